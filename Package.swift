@@ -1,0 +1,117 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Every Swift target shares these; `.strictMemorySafety()` is added where no pointer is needed.
+let shared: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+func module(
+    _ name: String, _ dependencies: [Target.Dependency] = [], pure: Bool = false
+) -> Target {
+    .target(
+        name: name,
+        dependencies: dependencies,
+        swiftSettings: pure ? shared + [.strictMemorySafety()] : shared
+    )
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: shared)
+}
+
+let log = Target.Dependency.product(name: "Logging", package: "swift-log")
+let protobuf = Target.Dependency.product(name: "SwiftProtobuf", package: "swift-protobuf")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let database = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
+let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
+
+let package = Package(
+    name: "lineup",
+    products: [.executable(name: "lineup", targets: ["lineup"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-protobuf", exact: "1.39.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", exact: "7.10.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", exact: "1.0.2"),
+    ],
+    targets: [
+        // Values that every module shares: digests, counter-based randomness, the fold tree, errors.
+        module("Basics"),
+        module("Settings", ["Basics"], pure: true),
+        module("Protocol", ["Basics", protobuf]),
+        module("ClusterCore", ["Basics", "Protocol"], pure: true),
+        module("Transport", ["Basics", "Protocol", "CZeroMQ", log]),
+        module("Storage", ["Basics", database]),
+        module("Images", ["Basics", "CTurboJPEG"]),
+        module("Datasets", ["Basics", "Images", "CZlib"]),
+        module("Tensors", ["Basics", "CTorch"]),
+        module("Networks", ["Basics", "Tensors"]),
+        module("MetricLearning", ["Basics", "Tensors"]),
+        module(
+            "Training",
+            ["Basics", "Settings", "Images", "Tensors", "Networks", "MetricLearning"]),
+        module("Scoring", ["Basics", "COpenBLAS"]),
+        module(
+            "Coordinator",
+            [
+                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Datasets",
+                "MetricLearning", log,
+            ]),
+        module(
+            "TrainerWorker",
+            [
+                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Images",
+                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", log,
+            ]),
+        module(
+            "EvalWorker",
+            [
+                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Images",
+                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "Scoring", log,
+            ]),
+        module("Dashboard", ["Basics", "Protocol"]),
+        .executableTarget(
+            name: "lineup",
+            dependencies: [
+                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Images",
+                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "Scoring",
+                "Coordinator", "TrainerWorker", "EvalWorker", "Dashboard", arguments, log,
+                subprocess,
+            ],
+            swiftSettings: shared
+        ),
+
+        // The shim over LibTorch is compiled by scripts/build-shim.sh and opened at run time;
+        // the package sees its header alone.
+        .systemLibrary(name: "CTorch"),
+        .systemLibrary(name: "CZeroMQ", providers: [.apt(["libzmq3-dev"])]),
+        .systemLibrary(name: "COpenBLAS", providers: [.apt(["libopenblas-dev"])]),
+        .systemLibrary(name: "CTurboJPEG", providers: [.apt(["libturbojpeg0-dev"])]),
+        .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
+
+        tests("BasicsTests", ["Basics"]),
+        tests("SettingsTests", ["Settings", "Basics"]),
+        tests("ProtocolTests", ["Protocol", "Basics"]),
+        tests("ClusterCoreTests", ["ClusterCore", "Protocol", "Basics"]),
+        tests("TransportTests", ["Transport", "Protocol", "Basics"]),
+        tests("StorageTests", ["Storage", "Basics", database]),
+        tests("ImagesTests", ["Images", "Basics"]),
+        tests("DatasetsTests", ["Datasets", "Images", "Basics"]),
+        tests("TensorsTests", ["Tensors", "Basics"]),
+        tests("NetworksTests", ["Networks", "Tensors", "Basics"]),
+        tests("MetricLearningTests", ["MetricLearning", "Tensors", "Basics"]),
+        tests("TrainingTests", ["Training", "Networks", "MetricLearning", "Tensors", "Basics"]),
+        tests("ScoringTests", ["Scoring", "Basics"]),
+        tests("EvalWorkerTests", ["EvalWorker", "Scoring", "Storage", "Datasets", "Training", "Basics"]),
+        tests("DashboardTests", ["Dashboard", "Basics"]),
+        tests("ClusterTests", ["Storage", "Basics", subprocess]),
+    ],
+    cxxLanguageStandard: .cxx20
+)

@@ -1,0 +1,77 @@
+internal import Basics
+internal import Protocol
+
+extension CoordinatorStateMachine {
+    mutating func evaluationPoll(
+        _ poll: WireEvaluationPoll, from worker: String, now: Duration
+    ) -> [CoordinatorAction] {
+        guard workers[worker]?.hello.role == .evaluator else { return [] }
+        queue.renew(evaluator: worker, now: now)
+        workers[worker]!.isIdle = poll.idle
+        workers[worker]!.phase = poll.idle ? "waiting" : "scoring"
+        guard poll.idle else {
+            lastEvaluatorActivity = now
+            return []
+        }
+        var grant = WireEvaluationGrant()
+        let idle = evaluators.filter { workers[$0]!.isIdle }.count
+        if let (step, sets) = queue.grant(to: worker, evaluators: max(1, idle), now: now),
+            let checkpoint = durable.last(where: { $0.step == step && !$0.isRecovery })
+        {
+            grant.granted = true
+            grant.step = UInt64(step)
+            grant.sets = sets
+            grant.file = checkpoint.file
+            grant.byteCount = UInt64(checkpoint.byteCount)
+            grant.digest = checkpoint.digest
+            workers[worker]!.isIdle = false
+            workers[worker]!.phase = "scoring step \(step)"
+            lastEvaluatorActivity = now
+        }
+        return [.send(.evaluationGrant(grant), to: worker)]
+    }
+
+    mutating func evaluationRows(
+        _ rows: WireEvaluationRows, from worker: String, now: Duration
+    ) -> [CoordinatorAction] {
+        guard workers[worker]?.hello.role == .evaluator else { return [] }
+        lastEvaluatorActivity = now
+        let step = Int(clamping: rows.step)
+        guard rows.failure.isEmpty else {
+            let gaveUp = queue.failed(.init(step: step, set: rows.set))
+            var ack = WireEvaluationAck()
+            ack.step = rows.step
+            ack.set = rows.set
+            return [
+                .event(
+                    kind: "evaluation_failed", severity: gaveUp ? .error : .warning,
+                    text: "\(rows.set) of step \(step) at \(worker): \(rows.failure)"),
+                .send(.evaluationAck(ack), to: worker),
+            ]
+        }
+        guard let checkpoint = durable.last(where: { $0.step == step && !$0.isRecovery }),
+            checkpoint.digest == rows.checkpointDigest
+        else {
+            return [
+                .event(
+                    kind: "evaluation_refused", severity: .error,
+                    text: "\(worker) scored \(rows.set) of step \(step) on a file with digest "
+                        + "\(rows.checkpointDigest.hex), which is not the run's checkpoint")
+            ]
+        }
+        return [.recordEvaluation(rows, from: worker)]
+    }
+
+    mutating func noteScore(_ rows: WireEvaluationRows) {
+        var score = WireScoreStatus()
+        score.step = rows.step
+        score.set = rows.set
+        for metric in rows.metrics {
+            if metric.metric == "general_accuracy" { score.generalAccuracy = metric.value }
+            if metric.metric == "easy_accuracy" { score.easyAccuracy = metric.value }
+        }
+        scores.removeAll { $0.step == score.step && $0.set == score.set }
+        scores.append(score)
+        if scores.count > 64 { scores.removeFirst() }
+    }
+}

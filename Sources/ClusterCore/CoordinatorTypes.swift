@@ -1,0 +1,168 @@
+public import Protocol
+
+/// What the coordinator decides by, fixed for its lifetime.
+public struct CoordinatorConfiguration: Sendable {
+    /// Run id, in every frame.
+    public var run: UInt64
+    /// Digest of the data set; a worker with another one is refused.
+    public var datasetDigest: UInt64
+    /// `batch.mini_batches_per_step`.
+    public var slotCount: Int
+    /// `schedule.steps`.
+    public var totalSteps: Int
+    /// `checkpoint.every_steps`; 0 stores the first and the last alone.
+    public var checkpointEverySteps: Int
+    /// `checkpoint.max_lag_steps`.
+    public var checkpointMaxLagSteps: Int
+    /// `evaluation.sets`.
+    public var evaluationSets: [String]
+    /// How long an idle evaluator is waited for at the end of a run.
+    public var evaluationTimeout: Duration
+    /// Trainers to wait for before the first step.
+    public var expectedTrainers: Int
+    /// Evaluators that somebody started; the end of the run waits for them to come.
+    public var expectedEvaluators: Int
+    /// How long they are waited for once the first is prepared.
+    public var startPatience: Duration
+    /// A worker silent for longer is expelled.
+    public var silenceMax: Duration
+    /// Steps whose samples go out ahead of their plan.
+    public var stepsAhead: Int
+    /// Whether a worker of another numerics class is refused (`bitwise`) or noted.
+    public var isBitwise: Bool
+    /// This Lineup, compared in HELLO.
+    public var lineupVersion: String
+
+    /// The defaults are those of `lineup coordinator`.
+    public init(
+        run: UInt64, datasetDigest: UInt64, slotCount: Int, totalSteps: Int, checkpointEverySteps: Int,
+        checkpointMaxLagSteps: Int, evaluationSets: [String], evaluationTimeout: Duration,
+        expectedTrainers: Int = 1, expectedEvaluators: Int = 0,
+        startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(10), stepsAhead: Int = 3, isBitwise: Bool = true,
+        lineupVersion: String
+    ) {
+        self.run = run
+        self.datasetDigest = datasetDigest
+        self.slotCount = slotCount
+        self.totalSteps = totalSteps
+        self.checkpointEverySteps = checkpointEverySteps
+        self.checkpointMaxLagSteps = checkpointMaxLagSteps
+        self.evaluationSets = evaluationSets
+        self.evaluationTimeout = evaluationTimeout
+        self.expectedTrainers = expectedTrainers
+        self.expectedEvaluators = expectedEvaluators
+        self.startPatience = startPatience
+        self.silenceMax = silenceMax
+        self.stepsAhead = stepsAhead
+        self.isBitwise = isBitwise
+        self.lineupVersion = lineupVersion
+    }
+}
+
+/// What is trained on at a step: a pure function of the step.
+public protocol StepSource: Sendable {
+    /// Rows of the catalogue and labels of every slot.
+    func samples(step: Int) -> WireStepSamples
+    /// Learning rate and what follows from it, as bit patterns.
+    func scalars(step: Int) -> WireStepScalars
+}
+
+/// A checkpoint or recovery snapshot that is durable on disk.
+public struct DurableCheckpoint: Equatable, Sendable {
+    /// Step of the state.
+    public var step: Int
+    /// History digest up to that step.
+    public var history: UInt64
+    /// Path relative to the run's folder.
+    public var file: String
+    /// Size in bytes.
+    public var byteCount: Int
+    /// XXH64 of the file.
+    public var digest: UInt64
+    /// Whether it is a recovery snapshot, which is neither listed nor scored.
+    public var isRecovery: Bool
+
+    /// Describes a durable file.
+    public init(
+        step: Int, history: UInt64, file: String, byteCount: Int, digest: UInt64,
+        isRecovery: Bool
+    ) {
+        self.step = step
+        self.history = history
+        self.file = file
+        self.byteCount = byteCount
+        self.digest = digest
+        self.isRecovery = isRecovery
+    }
+}
+
+/// What the ledger and the checkpoint folder hold when a coordinator starts.
+public struct CoordinatorRecovery: Sendable {
+    /// This coordinator's term.
+    public var term: UInt64
+    /// Last step in the ledger, 0 when none.
+    public var committedStep: Int
+    /// History digest up to the last step in the ledger.
+    public var committedHistory: UInt64
+    /// Files that verify and are not newer than the ledger, oldest first.
+    public var checkpoints: [DurableCheckpoint]
+    /// Sets with rows in the ledger, by step of the checkpoint.
+    public var scored: [Int: Set<String>]
+    /// Training class of the run, empty until its first worker set it.
+    public var numericsClass: String
+
+    /// A run's beginning, or what was found of it.
+    public init(
+        term: UInt64, committedStep: Int, committedHistory: UInt64,
+        checkpoints: [DurableCheckpoint], scored: [Int: Set<String>],
+        numericsClass: String = ""
+    ) {
+        self.term = term
+        self.committedStep = committedStep
+        self.committedHistory = committedHistory
+        self.checkpoints = checkpoints
+        self.scored = scored
+        self.numericsClass = numericsClass
+    }
+}
+
+/// How a coordinator's life ends.
+public enum CoordinatorOutcome: Equatable, Sendable {
+    /// All steps are committed, the last checkpoint is durable, evaluators have nothing left.
+    case finished
+    /// A signal asked for it; the run can be resumed.
+    case drained
+    /// The run cannot go on; the reason says what to do.
+    case failed(String)
+}
+
+/// How grave an event is.
+public enum EventSeverity: String, Sendable {
+    case info
+    case warning
+    case error
+}
+
+/// Effects of the coordinator's decisions, carried out by its shell in order.
+public enum CoordinatorAction: Sendable, Equatable {
+    /// Send a control message.
+    case send(WireBody, to: String)
+    /// Write one step to the ledger in one transaction, then report ``CoordinatorStateMachine/stepCommitted(_:now:)``.
+    case commit(StepRecord)
+    /// Compare a redone step with the ledger's row, then report ``CoordinatorStateMachine/stepCompared(_:matches:now:)``.
+    case compareRedone(StepRecord)
+    /// A worker joined: a row in the ledger.
+    case workerJoined(WireHello)
+    /// A worker left: its row is completed.
+    case workerLeft(String, why: String)
+    /// The first worker's numerics class is the run's from now on.
+    case recordNumerics(String)
+    /// Drop the connection's state for a worker that is refused or expelled.
+    case forget(String)
+    /// An event for ledger, log and observers.
+    case event(kind: String, severity: EventSeverity, text: String)
+    /// Write rows once, then report ``CoordinatorStateMachine/evaluationRecorded(_:from:now:)``.
+    case recordEvaluation(WireEvaluationRows, from: String)
+    /// The machine has nothing more to do.
+    case finish(CoordinatorOutcome)
+}

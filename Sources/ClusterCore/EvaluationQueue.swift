@@ -1,0 +1,136 @@
+/// Which sets of which checkpoints are scored, leased or waiting.
+///
+/// An evaluation is a pure function of (checkpoint, set): a lease only keeps two evaluators from
+/// doing the same work, it guards nothing. Holds no clock: time comes in as `now`, since any fixed
+/// instant.
+public struct EvaluationQueue: Sendable {
+    /// One set of one checkpoint.
+    public struct Task: Hashable, Comparable, Sendable {
+        /// Step of the checkpoint.
+        public let step: Int
+        /// Name of the set.
+        public let set: String
+
+        /// Names a task.
+        public init(step: Int, set: String) {
+            self.step = step
+            self.set = set
+        }
+
+        /// By step, then by name.
+        public static func < (left: Task, right: Task) -> Bool {
+            (left.step, left.set) < (right.step, right.set)
+        }
+    }
+
+    private enum State: Equatable {
+        /// Nobody works on it. Leaves for `leased` when an evaluator polls.
+        case waiting(failures: Int)
+        /// One evaluator works on it. Leaves for `waiting` at `deadline` or when the evaluator
+        /// leaves, for `scored` when its rows are recorded.
+        case leased(to: String, deadline: Duration, failures: Int)
+        /// Its rows are in the ledger, or it failed `attemptsMax` times.
+        case scored
+    }
+
+    /// How often a set is tried that evaluators report as failed.
+    public static let attemptsMax = 3
+
+    private let sets: [String]
+    private let lease: Duration
+    private var states: [Task: State] = [:]
+
+    /// Starts with nothing to score.
+    ///
+    /// - Parameter lease: how long an evaluator keeps a task without being heard of.
+    public init(sets: [String], lease: Duration) {
+        self.sets = sets
+        self.lease = lease
+    }
+
+    /// A checkpoint is durable; `scored` names the sets whose rows the ledger holds already.
+    public mutating func checkpointStored(step: Int, scored: Set<String> = []) {
+        for set in sets {
+            let task = Task(step: step, set: set)
+            if states[task] == nil {
+                states[task] = scored.contains(set) ? .scored : .waiting(failures: 0)
+            }
+        }
+    }
+
+    /// Whether every set of every checkpoint is scored.
+    public var isDone: Bool { states.values.allSatisfy { $0 == .scored } }
+
+    /// Tasks not yet scored.
+    public var openCount: Int { states.values.count { $0 != .scored } }
+
+    /// Whether a set of the checkpoint is not yet scored.
+    public func isOpen(step: Int) -> Bool {
+        sets.contains { states[Task(step: step, set: $0)].map { $0 != .scored } ?? false }
+    }
+
+    /// An evaluator was heard of: its leases last longer.
+    public mutating func renew(evaluator: String, now: Duration) {
+        for (task, state) in states {
+            if case .leased(evaluator, _, let failures) = state {
+                states[task] = .leased(to: evaluator, deadline: now + lease, failures: failures)
+            }
+        }
+    }
+
+    /// Leases the free sets of the oldest unscored checkpoint, its share where several evaluators
+    /// are there.
+    public mutating func grant(
+        to evaluator: String, evaluators: Int, now: Duration
+    ) -> (step: Int, sets: [String])? {
+        tick(now: now)
+        let free = states.filter { if case .waiting = $0.value { true } else { false } }
+        guard let step = free.keys.map(\.step).min() else { return nil }
+        let waiting = sets.filter { free[Task(step: step, set: $0)] != nil }
+        let share = max(1, (waiting.count + evaluators - 1) / max(1, evaluators))
+        let granted = Array(waiting.prefix(share))
+        for set in granted {
+            let task = Task(step: step, set: set)
+            guard case .waiting(let failures) = states[task] else { continue }
+            states[task] = .leased(to: evaluator, deadline: now + lease, failures: failures)
+        }
+        return (step, granted)
+    }
+
+    /// The rows of a task are in the ledger.
+    public mutating func recorded(_ task: Task) {
+        if states[task] != nil { states[task] = .scored }
+    }
+
+    /// An evaluator could not score a task: it is offered again, a few times.
+    ///
+    /// - Returns: whether it was given up.
+    public mutating func failed(_ task: Task) -> Bool {
+        let failures: Int
+        switch states[task] {
+        case .waiting(let before): failures = before + 1
+        case .leased(_, _, let before): failures = before + 1
+        case .scored, nil: return false
+        }
+        states[task] = failures >= Self.attemptsMax ? .scored : .waiting(failures: failures)
+        return failures >= Self.attemptsMax
+    }
+
+    /// An evaluator is gone: its tasks are free.
+    public mutating func evaluatorLeft(_ evaluator: String) {
+        for (task, state) in states {
+            if case .leased(evaluator, _, let failures) = state {
+                states[task] = .waiting(failures: failures)
+            }
+        }
+    }
+
+    /// Frees tasks whose lease has run out.
+    public mutating func tick(now: Duration) {
+        for (task, state) in states {
+            if case .leased(_, let deadline, let failures) = state, deadline <= now {
+                states[task] = .waiting(failures: failures)
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+public import Basics
+
+/// Decides who sends, folds and broadcasts which block of one step's effect.
+///
+/// Holds no numbers: it speaks of blocks and slot runs, the shell holds the floats. A block is
+/// folded by its owner alone, in the order of ``FoldTree``; ownership follows the members, block
+/// boundaries and tree never do.
+public struct ExchangeStateMachine: Sendable {
+    /// What the shell does next, in order.
+    public enum Action: Equatable, Sendable {
+        /// Sum the held slots of `run` in tree order and send each block to its owner.
+        case sendPartial(run: SlotRun, blocks: [Int], to: String)
+        /// Sum the held slots of `run` in tree order and keep the blocks: this member owns them.
+        case keepPartial(run: SlotRun, blocks: [Int])
+        /// `left + right` becomes their parent run's partial of this block.
+        case combine(block: Int, left: SlotRun, right: SlotRun)
+        /// The root partial of these blocks is there: scale it into the effect.
+        case finish(blocks: [Int])
+        /// Send the finished blocks.
+        case broadcast(blocks: [Int], to: [String])
+        /// Every block of the effect is there.
+        case complete
+    }
+
+    /// Slots in the step.
+    public let slotCount: Int
+    /// Blocks in the effect.
+    public let blockCount: Int
+    private let me: String
+    private var members: [String]
+    private var held: Set<Int> = []
+    private var sharesSent = false
+    /// Runs whose partial this member holds, by owned block.
+    private var partials: [Set<SlotRun>]
+    private var finished: [Bool]
+    private var finishedCount = 0
+
+    /// Starts a step.
+    ///
+    /// - Parameters:
+    ///   - members: every member in the order the coordinator gave; block `k` belongs to
+    ///     `members[k % members.count]`.
+    public init(me: String, members: [String], slotCount: Int, blockCount: Int) {
+        precondition(members.contains(me), "\(me) exchanges without being a member of \(members)")
+        precondition(slotCount > 0 && blockCount > 0, "an exchange needs slots and blocks")
+        self.me = me
+        self.members = members
+        self.slotCount = slotCount
+        self.blockCount = blockCount
+        partials = Array(repeating: [], count: blockCount)
+        finished = Array(repeating: false, count: blockCount)
+    }
+
+    /// Whether every block of the effect is there.
+    public var isComplete: Bool { finishedCount == blockCount }
+
+    /// The member who folds a block.
+    public func owner(of block: Int) -> String { members[block % members.count] }
+
+    /// Whether a received block is still wanted; the shell then keeps its bytes.
+    public func wantsResult(_ block: Int) -> Bool {
+        finished.indices.contains(block) && !finished[block]
+    }
+
+    /// Whether a received partial is still wanted.
+    public func wantsPartial(_ block: Int, run: SlotRun) -> Bool {
+        finished.indices.contains(block) && !finished[block] && isTreeNode(run)
+            && !covered(run, in: partials[block])
+    }
+
+    /// All slots leased to this member are computed; `slots` are all that it holds.
+    public mutating func slotsComputed(_ slots: Set<Int>) -> [Action] {
+        held = slots
+        sharesSent = true
+        return share()
+    }
+
+    /// A partial arrived and was kept.
+    public mutating func partialReceived(_ block: Int, run: SlotRun) -> [Action] {
+        guard wantsPartial(block, run: run) else { return [] }
+        partials[block].insert(run)
+        return settle([block])
+    }
+
+    /// A finished block arrived and was kept.
+    public mutating func resultReceived(_ block: Int) -> [Action] {
+        guard wantsResult(block) else { return [] }
+        markFinished(block)
+        return isComplete ? [.complete] : []
+    }
+
+    /// The membership changed in mid-step: blocks get new owners, nobody computes anything again.
+    ///
+    /// What this member has finished goes to everyone when it now owns the block, and to the new
+    /// owner otherwise; partials of unfinished blocks go to the new owners. What arrives twice is
+    /// the same bits and is dropped.
+    public mutating func membersChanged(_ members: [String]) -> [Action] {
+        precondition(members.contains(me), "\(me) exchanges without being a member of \(members)")
+        self.members = members
+        var actions: [Action] = []
+        let others = members.filter { $0 != me }
+        let done = finished.indices.filter { finished[$0] }
+        let mine = done.filter { owner(of: $0) == me }
+        if !mine.isEmpty && !others.isEmpty {
+            actions.append(.broadcast(blocks: mine, to: others))
+        }
+        for other in others {
+            let theirs = done.filter { owner(of: $0) == other }
+            if !theirs.isEmpty { actions.append(.broadcast(blocks: theirs, to: [other])) }
+        }
+        if sharesSent { actions += share() }
+        // Blocks that became this member's may be foldable from partials parked before.
+        actions += settle(finished.indices.filter { !finished[$0] && owner(of: $0) == me })
+        return actions
+    }
+
+    private mutating func share() -> [Action] {
+        var actions: [Action] = []
+        var touched: Set<Int> = []
+        for run in FoldTree.cover(held, slotCount: slotCount) {
+            for member in members {
+                let blocks = finished.indices.filter { block in
+                    !finished[block] && owner(of: block) == member
+                        && (member != me || !covered(run, in: partials[block]))
+                }
+                guard !blocks.isEmpty else { continue }
+                if member == me {
+                    actions.append(.keepPartial(run: run, blocks: blocks))
+                    for block in blocks { partials[block].insert(run) }
+                    touched.formUnion(blocks)
+                } else {
+                    actions.append(.sendPartial(run: run, blocks: blocks, to: member))
+                }
+            }
+        }
+        return actions + settle(touched.sorted())
+    }
+
+    /// Combines siblings up to the root, finishes and broadcasts what became complete.
+    private mutating func settle(_ blocks: [Int]) -> [Action] {
+        var actions: [Action] = []
+        var done: [Int] = []
+        let root = SlotRun(0, slotCount)
+        for block in blocks where !finished[block] && owner(of: block) == me {
+            actions += combine(block, up: root)
+            if partials[block].contains(root) {
+                markFinished(block)
+                partials[block] = []
+                done.append(block)
+            }
+        }
+        guard !done.isEmpty else { return actions }
+        actions.append(.finish(blocks: done))
+        let others = members.filter { $0 != me }
+        if !others.isEmpty { actions.append(.broadcast(blocks: done, to: others)) }
+        if isComplete { actions.append(.complete) }
+        return actions
+    }
+
+    /// Brings the run's partial into being from its children where both can be had.
+    private mutating func combine(_ block: Int, up run: SlotRun) -> [Action] {
+        guard !partials[block].contains(run), run.count > 1 else { return [] }
+        guard partials[block].contains(where: { run.low <= $0.low && $0.high <= run.high })
+        else { return [] }
+        let (left, right) = FoldTree.split(run)
+        var actions = combine(block, up: left) + combine(block, up: right)
+        if partials[block].contains(left) && partials[block].contains(right) {
+            partials[block].remove(left)
+            partials[block].remove(right)
+            partials[block].insert(run)
+            actions.append(.combine(block: block, left: left, right: right))
+        }
+        return actions
+    }
+
+    private mutating func markFinished(_ block: Int) {
+        finished[block] = true
+        finishedCount += 1
+    }
+
+    /// Whether the run, or a run above it, is there already.
+    private func covered(_ run: SlotRun, in runs: Set<SlotRun>) -> Bool {
+        runs.contains { $0.low <= run.low && run.high <= $0.high }
+    }
+
+    private func isTreeNode(_ run: SlotRun) -> Bool {
+        var node = SlotRun(0, slotCount)
+        guard run.high <= slotCount else { return false }
+        while node != run {
+            guard node.count > 1, node.low <= run.low, run.high <= node.high else { return false }
+            let (left, right) = FoldTree.split(node)
+            node = run.low < right.low ? left : right
+        }
+        return true
+    }
+}

@@ -1,0 +1,205 @@
+internal import Basics
+internal import ClusterCore
+internal import Foundation
+internal import Logging
+internal import Protocol
+internal import Storage
+internal import Synchronization
+internal import Transport
+
+/// The coordinator's data channel on a thread of its own: takes checkpoints in, gives files out.
+///
+/// Control messages never wait for bulk data, nor the training for a disk.
+final class BulkServer: Sendable {
+    /// What the coordinator has to know.
+    enum Event: Sendable {
+        case stored(DurableCheckpoint, StoredCheckpoint)
+        case failed(step: Int, reason: String)
+    }
+
+    private struct Key: Hashable {
+        let step: Int
+        let recovery: Bool
+    }
+
+    let address: String
+    private let run: UInt64
+    private let folder: RunFolder
+    private let report: @Sendable (Event) -> Void
+    private let isStopping = Mutex(false)
+    private let wakeup = Wakeup()
+    private let logger = Logger(label: "lineup.bulk")
+    private static let pieceBytesMax = 4 << 20
+
+    /// Binds the channel and starts its thread.
+    init(
+        _ context: Context, bind: String, run: UInt64, folder: RunFolder,
+        report: @escaping @Sendable (Event) -> Void
+    ) throws {
+        self.run = run
+        self.folder = folder
+        self.report = report
+        let bound = Mutex<Result<String, TransportError>?>(nil)
+        let ready = DispatchSemaphore(value: 0)
+        let box = ServerBox()
+        Thread.detachNewThread {
+            do throws(TransportError) {
+                let socket = try Socket(
+                    context, .router, frameBytesMax: WireCodec.payloadBytesMax)
+                let address = try socket.bind(bind)
+                bound.withLock { $0 = .success(address) }
+                ready.signal()
+                box.wait()?.serve(socket)
+            } catch {
+                bound.withLock { $0 = .failure(error) }
+                ready.signal()
+            }
+        }
+        ready.wait()
+        address = try bound.withLock { try $0!.get() }
+        box.set(self)
+    }
+
+    /// Ends the thread.
+    func stop() {
+        isStopping.withLock { $0 = true }
+        wakeup.signal()
+    }
+
+    private func serve(_ socket: Socket) {
+        var receivers: [Key: CheckpointReceiver] = [:]
+        while !isStopping.withLock({ $0 }) {
+            Poller.wait([socket], wakeup: wakeup, timeout: .milliseconds(500))
+            while let frames = socket.receive() {
+                guard frames.count == 3, let peer = frames[0].text,
+                    let header = try? frames[1].withUnsafeBytes({ bytes throws(ProtocolError) in
+                        try WireCodec.decodeHeader(bytes)
+                    }), header.run == run
+                else { continue }
+                switch header.kind {
+                case .fetch: answer(header, to: peer, on: socket)
+                case .checkpoint: take(header, frames[2], from: peer, on: socket, &receivers)
+                default: continue
+                }
+            }
+        }
+    }
+
+    private func take(
+        _ header: WireDataHeader, _ payload: Frame, from peer: String, on socket: Socket,
+        _ receivers: inout [Key: CheckpointReceiver]
+    ) {
+        let key = Key(step: Int(clamping: header.step), recovery: header.recovery)
+        do throws(StorageError) {
+            let receiver: CheckpointReceiver
+            if let known = receivers[key] {
+                receiver = known
+            } else if header.offset == 0 {
+                let directory = key.recovery ? folder.recovery : folder.checkpoints
+                receiver = try CheckpointReceiver(
+                    store: CheckpointStore(directory: directory), step: key.step,
+                    byteCount: Int(clamping: header.total), digest: nil)
+                receivers[key] = receiver
+            } else {
+                // The tail of a stream that is complete already, sent again by a second holder.
+                credit(peer, on: socket)
+                return
+            }
+            try payload.withUnsafeBytes { bytes throws(StorageError) in
+                try receiver.append(bytes, at: Int(clamping: header.offset), digest: header.digest)
+            }
+            credit(peer, on: socket)
+            guard receiver.received == receiver.byteCount else { return }
+            receivers[key] = nil
+            let stored = try receiver.finish()
+            report(.stored(try durable(stored, recovery: key.recovery), stored))
+        } catch {
+            receivers[key]?.abandon()
+            receivers[key] = nil
+            var refusal = WireDataHeader()
+            refusal.kind = .fetchFailed
+            socket.send([WireCodec.encode(refusal), Data(error.message.utf8)], to: peer)
+            report(.failed(step: key.step, reason: error.message))
+        }
+    }
+
+    private func durable(
+        _ stored: StoredCheckpoint, recovery: Bool
+    ) throws(StorageError) -> DurableCheckpoint {
+        let store = CheckpointStore(directory: recovery ? folder.recovery : folder.checkpoints)
+        return try DurableCheckpoint(store: store, step: stored.step, isRecovery: recovery)
+    }
+
+    private func credit(_ peer: String, on socket: Socket) {
+        var header = WireDataHeader()
+        header.kind = .credit
+        header.length = 1
+        socket.send([WireCodec.encode(header)], to: peer)
+    }
+
+    private func answer(_ request: WireDataHeader, to peer: String, on socket: Socket) {
+        var header = request
+        do {
+            let bytes = try piece(request)
+            header.kind = .fetched
+            socket.send([WireCodec.encode(header), bytes], to: peer)
+        } catch {
+            header.kind = .fetchFailed
+            socket.send([WireCodec.encode(header), Data("\(error)".utf8)], to: peer)
+        }
+    }
+
+    private func piece(_ request: WireDataHeader) throws -> Data {
+        // Only checkpoints leave this folder, whatever a peer asks for.
+        let parts = request.file.split(separator: "/", omittingEmptySubsequences: false)
+        let isCheckpoint =
+            (2...3).contains(parts.count) && parts[0] == "checkpoints"
+            && (parts.count == 2 || parts[1] == "recovery")
+            && CheckpointStore.step(fileName: String(parts[parts.count - 1])) != nil
+        guard isCheckpoint, request.length <= UInt64(Self.pieceBytesMax) else {
+            throw CoordinatorError(.failed, "'\(request.file)' is not a checkpoint of this run")
+        }
+        let handle = try FileHandle(
+            forReadingFrom: URL(fileURLWithPath: folder.path + "/" + request.file))
+        defer { try? handle.close() }
+        try handle.seek(toOffset: request.offset)
+        return try handle.read(upToCount: Int(request.length)) ?? Data()
+    }
+}
+
+extension DurableCheckpoint {
+    /// Reads a stored checkpoint, verifies it and digests its file.
+    init(store: CheckpointStore, step: Int, isRecovery: Bool) throws(StorageError) {
+        let reader = try store.open(step: step)
+        let bytes: Data
+        do {
+            bytes = try Data(
+                contentsOf: URL(fileURLWithPath: store.path(step: step)), options: .mappedIfSafe)
+        } catch {
+            throw StorageError(
+                .io, "\(store.path(step: step)) cannot be read: \(error.localizedDescription)")
+        }
+        self.init(
+            step: step, history: reader.metadata.history,
+            file: (isRecovery ? "checkpoints/recovery/" : "checkpoints/")
+                + CheckpointStore.fileName(step: step),
+            byteCount: bytes.count, digest: bytes.withUnsafeBytes { XXH64.digest($0) },
+            isRecovery: isRecovery)
+    }
+}
+
+/// Hands an object to a thread that was started before the object was complete.
+private final class ServerBox: Sendable {
+    private let value = Mutex<BulkServer?>(nil)
+    private let ready = DispatchSemaphore(value: 0)
+
+    func set(_ server: BulkServer) {
+        value.withLock { $0 = server }
+        ready.signal()
+    }
+
+    func wait() -> BulkServer? {
+        ready.wait()
+        return value.withLock { $0 }
+    }
+}

@@ -1,0 +1,406 @@
+internal import Basics
+public import ClusterCore
+public import Datasets
+internal import Foundation
+internal import Logging
+internal import Protocol
+internal import Settings
+internal import Storage
+internal import Transport
+
+/// How a coordinator is started.
+public struct CoordinatorOptions: Sendable {
+    /// Control address to bind; `*` as port takes a free one.
+    public var bind: String
+    /// Whether a bind that others can reach is allowed without keys.
+    public var isInsecure: Bool
+    /// Trainers that the first step waits for.
+    public var expectedTrainers: Int
+    /// Evaluators that the end of the run waits for.
+    public var expectedEvaluators: Int
+    /// How long workers that are expected are waited for.
+    public var startPatience: Duration
+    /// This machine's name for others.
+    public var host: String
+    /// This Lineup.
+    public var version: String
+
+    /// Names every option.
+    public init(
+        bind: String, isInsecure: Bool, expectedTrainers: Int, expectedEvaluators: Int,
+        startPatience: Duration = .seconds(60), host: String, version: String
+    ) {
+        self.bind = bind
+        self.isInsecure = isInsecure
+        self.expectedTrainers = expectedTrainers
+        self.expectedEvaluators = expectedEvaluators
+        self.startPatience = startPatience
+        self.host = host
+        self.version = version
+    }
+}
+
+/// The coordinator as a process: sockets, ledger and checkpoint store around the state machine.
+///
+/// One thread, the one that calls ``run()``, owns the control socket and the ledger. Bulk data has
+/// a thread and a socket of its own.
+public final class CoordinatorShell {
+    private enum Input: Sendable {
+        case bulk(BulkServer.Event)
+        case drain
+    }
+
+    private let folder: RunFolder
+    private let options: CoordinatorOptions
+    private let runID: UInt64
+    private let ledger: Ledger
+    private var machine: CoordinatorStateMachine
+    private let context = Context()
+    private let control: Socket
+    private let bulk: BulkServer
+    private let mailbox = Mailbox<Input>()
+    private let events: RunEvents
+    private let logger = Logger(label: "lineup.coordinator")
+    private let clock = ContinuousClock()
+    private let begun: ContinuousClock.Instant
+    private var descriptors: [Int32: String] = [:]
+    private var outcome: CoordinatorOutcome?
+    /// Where workers connect.
+    public let address: String
+
+    /// Opens ledger and sockets; nothing is dispatched before ``run()``.
+    ///
+    /// - Throws: what is wrong with run, data set, ledger, checkpoints or address.
+    public init(folder: RunFolder, dataSet: DataSet, options: CoordinatorOptions) throws {
+        try Address.check(options.bind)
+        if !Address.isLocal(options.bind) && !options.isInsecure {
+            throw TransportError(
+                .badAddress,
+                "address '\(options.bind)' can be reached from other machines and messages are "
+                    + "not encrypted; bind 127.0.0.1, or write --insecure on a network you trust")
+        }
+        self.folder = folder
+        self.options = options
+        begun = clock.now
+        let plan = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
+        if let notice = plan.notice { logger.notice("\(notice)") }
+        ledger = try Ledger(path: folder.ledger, lockPath: folder.path + "/" + Ledger.lockName)
+        let recovered = try RunRecovery(folder: folder, ledger: ledger, dataSet: dataSet)
+        runID = XXH64.digest(recovered.run.run)
+        events = try RunEvents(folder: folder, ledger: ledger)
+        machine = CoordinatorStateMachine(
+            configuration: Self.configuration(
+                folder, options, run: runID, dataset: dataSet.digest),
+            source: plan, recovery: recovered.recovery)
+        control = try Socket(context, .router, frameBytesMax: WireCodec.controlBytesMax)
+        try control.watchConnections()
+        address = Address.reachable(try control.bind(options.bind), from: options.host)
+        let mailbox = mailbox
+        bulk = try BulkServer(
+            context, bind: Self.bulkAddress(options.bind), run: runID, folder: folder,
+            report: { mailbox.post(.bulk($0)) })
+        for note in recovered.notes { perform([note]) }
+        try CoordinatorAddress(
+            address: address, host: options.host,
+            process: ProcessInfo.processInfo.processIdentifier
+        ).write(to: folder.addressFile)
+    }
+
+    private static func configuration(
+        _ folder: RunFolder, _ options: CoordinatorOptions, run: UInt64, dataset: UInt64
+    ) -> CoordinatorConfiguration {
+        let settings = folder.settings
+        return CoordinatorConfiguration(
+            run: run, datasetDigest: dataset, slotCount: settings.batch.miniBatchesPerStep,
+            totalSteps: settings.schedule.steps,
+            checkpointEverySteps: settings.checkpoint.everySteps,
+            checkpointMaxLagSteps: settings.checkpoint.maxLagSteps,
+            evaluationSets: settings.evaluation.sets,
+            evaluationTimeout: .seconds(settings.evaluation.timeoutSeconds),
+            expectedTrainers: options.expectedTrainers,
+            expectedEvaluators: options.expectedEvaluators, startPatience: options.startPatience,
+            isBitwise: settings.numerics.mode == .bitwise, lineupVersion: options.version)
+    }
+
+    /// The same interface as the control address, on any free port.
+    private static func bulkAddress(_ control: String) -> String {
+        if control.hasPrefix("ipc://") { return control + ".data" }
+        return "tcp://\(Address.host(of: control) ?? "127.0.0.1"):*"
+    }
+
+    /// Asks to stop at the next step boundary; may be called from any thread.
+    public var drain: @Sendable () -> Void {
+        let mailbox = mailbox
+        return { mailbox.post(.drain) }
+    }
+
+    /// Runs until the run is finished, drained or cannot go on.
+    public func run() throws -> CoordinatorOutcome {
+        var nextStatus = clock.now
+        while outcome == nil {
+            Poller.wait([control], wakeup: mailbox.wakeup, timeout: .milliseconds(100))
+            receive()
+            for input in mailbox.take() { handle(input) }
+            perform(machine.tick(now: now))
+            if clock.now >= nextStatus {
+                nextStatus = clock.now + .milliseconds(500)
+                sendStatus()
+            }
+        }
+        sendStatus()
+        try finish()
+        return outcome!
+    }
+
+    private var now: Duration { clock.now - begun }
+
+    private func finish() throws {
+        bulk.stop()
+        switch outcome! {
+        case .finished:
+            try ledger.setState(.finished)
+            try RunFolder.write("finished\n", to: folder.finishedFile)
+        case .drained: try ledger.setState(.drained)
+        case .failed: try? ledger.setState(.failed)
+        }
+        try? FileManager.default.removeItem(atPath: folder.addressFile)
+        try events.close()
+        try ledger.close()
+    }
+
+    // MARK: In
+
+    private func receive() {
+        while let frames = control.receive() {
+            // Before the descriptor of this message is noted: an older connection may have had it.
+            closeConnections()
+            guard frames.count == 2, let worker = frames[0].text else { continue }
+            let descriptor = frames[1].sourceDescriptor
+            if descriptor >= 0 { descriptors[descriptor] = worker }
+            do throws(ProtocolError) {
+                let envelope = try frames[1].withUnsafeBytes { bytes throws(ProtocolError) in
+                    try WireCodec.decode(bytes)
+                }
+                guard envelope.run == 0 || envelope.run == runID, let body = envelope.body else {
+                    refuse(worker, "speaks of another run")
+                    continue
+                }
+                perform(machine.received(body, from: worker, now: now))
+            } catch {
+                logger.warning(
+                    "refused a message", metadata: ["worker.id": "\(worker)", "why": "\(error)"])
+                if error.code == .version { refuse(worker, error.message) }
+            }
+        }
+        closeConnections()
+    }
+
+    private func refuse(_ worker: String, _ text: String) {
+        var refusal = WireRefusal()
+        refusal.code = .version
+        refusal.message = text
+        send(.refusal(refusal), to: worker)
+    }
+
+    private func closeConnections() {
+        for event in control.connectionEvents() {
+            guard case .closed(let descriptor) = event,
+                let worker = descriptors.removeValue(forKey: descriptor)
+            else { continue }
+            perform(machine.disconnected(worker, now: now))
+        }
+    }
+
+    private func handle(_ input: Input) {
+        switch input {
+        case .drain: perform(machine.drain(now: now))
+        case .bulk(.stored(let checkpoint, let stored)):
+            do {
+                if !checkpoint.isRecovery {
+                    try ledger.insertCheckpoint(
+                        CheckpointRecord(
+                            step: checkpoint.step, file: checkpoint.file,
+                            bytes: checkpoint.byteCount, digest: stored.digests.weights,
+                            stateDigest: stored.digests.state,
+                            written: Ledger.secondsSince1970()))
+                }
+                perform(machine.checkpointStored(checkpoint, now: now))
+            } catch {
+                perform(
+                    machine.checkpointWriteFailed(
+                        step: checkpoint.step, reason: "\(error)", now: now))
+            }
+        case .bulk(.failed(let step, let reason)):
+            perform(machine.checkpointWriteFailed(step: step, reason: reason, now: now))
+        }
+    }
+
+    // MARK: Out
+
+    private func perform(_ actions: [CoordinatorAction]) {
+        for action in actions { perform(action) }
+    }
+
+    private func perform(_ action: CoordinatorAction) {
+        switch action {
+        case .send(let body, let worker): send(body, to: worker)
+        case .commit(let record): commit(record)
+        case .compareRedone(let record): compare(record)
+        case .workerJoined(let hello): record { try ledger.workerJoined(WorkerRecord(hello)) }
+        case .workerLeft(let worker, let why):
+            record { try ledger.workerLeft(worker, at: Ledger.secondsSince1970(), why: why) }
+        case .recordNumerics(let text):
+            record { try ledger.setNumericsClasses(training: text) }
+        case .forget: break
+        case .event(let kind, let severity, let text):
+            note(kind: kind, severity: severity, text: text)
+        case .recordEvaluation(let rows, let worker): recordEvaluation(rows, from: worker)
+        case .finish(let outcome): self.outcome = outcome
+        }
+    }
+
+    private func send(_ body: WireBody, to worker: String) {
+        var body = body
+        if case .welcome(var welcome) = body {
+            welcome.runName = folder.name
+            welcome.runDirectory = folder.path
+            welcome.settings = folder.settings.canonicalJSON
+            welcome.settingsDigest = folder.settings.digest
+            welcome.dataAddress = Address.reachable(bulk.address, from: options.host)
+            body = .welcome(welcome)
+        }
+        if !control.send([WireCodec.encode(body, run: runID)], to: worker) {
+            logger.debug("a message found no connection", metadata: ["worker.id": "\(worker)"])
+        }
+    }
+
+    private func commit(_ record: ClusterCore.StepRecord) {
+        let start = clock.now
+        do {
+            let history = try ledger.commitStep(
+                Storage.StepRecord(record), miniBatches: MiniBatchRecord.all(of: record))
+            precondition(
+                history == record.history,
+                "step \(record.step): ledger and machine chain digests differently")
+            events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
+            perform(machine.stepCommitted(record, now: now))
+        } catch {
+            perform(.event(kind: "failed", severity: .error, text: "\(error)"))
+            stopAll("\(error)")
+        }
+    }
+
+    private func compare(_ record: ClusterCore.StepRecord) {
+        do {
+            let stored = try ledger.reader.digest(ofStep: record.step)
+            perform(
+                machine.stepCompared(record, matches: stored == record.digest, now: now))
+        } catch {
+            stopAll("\(error)")
+        }
+    }
+
+    private func recordEvaluation(_ rows: WireEvaluationRows, from worker: String) {
+        do {
+            let records = rows.metrics.map {
+                EvaluationRecord(
+                    step: Int(clamping: rows.step), set: rows.set, metric: $0.metric,
+                    value: $0.value, started: rows.started, finished: rows.finished,
+                    evaluator: worker)
+            }
+            try ledger.insertEvaluations(records)
+            events.evaluated(rows)
+            perform(machine.evaluationRecorded(rows, from: worker, now: now))
+        } catch {
+            stopAll("\(error)")
+        }
+    }
+
+    /// The ledger cannot be written: nothing more can happen, and everyone is told.
+    private func stopAll(_ why: String) {
+        guard outcome == nil else { return }
+        for worker in machine.members + machine.observers {
+            var stop = WireStop()
+            stop.reason = .failed
+            stop.message = why
+            send(.stop(stop), to: worker)
+        }
+        outcome = .failed(why)
+    }
+
+    /// Telemetry: a row that cannot be written is said, and the training goes on.
+    private func record(_ body: () throws -> Void) {
+        do {
+            try body()
+        } catch {
+            logger.warning("not recorded", metadata: ["why": "\(error)"])
+        }
+    }
+
+    private func note(kind: String, severity: EventSeverity, text: String) {
+        let level: Logger.Level =
+            switch severity {
+            case .info: .info
+            case .warning: .warning
+            case .error: .error
+            }
+        logger.log(level: level, "\(text)", metadata: ["kind": "\(kind)"])
+        machine.noteEvent(text)
+        record {
+            try ledger.insertEvent(
+                EventRecord(
+                    time: Ledger.secondsSince1970(), kind: kind,
+                    severity: EventRecord.Severity(rawValue: severity.rawValue) ?? .info,
+                    text: text))
+        }
+    }
+
+    private func sendStatus() {
+        let observers = machine.observers
+        guard !observers.isEmpty else { return }
+        var status = machine.status(now: now)
+        status.runName = folder.name
+        status.runDirectory = folder.path
+        for observer in observers { send(.status(status), to: observer) }
+    }
+}
+
+extension WorkerRecord {
+    init(_ hello: WireHello) {
+        let role =
+            switch hello.role {
+            case .trainer: "trainer"
+            case .evaluator: "evaluator"
+            default: "observer"
+            }
+        self.init(
+            worker: hello.worker, role: role, process: Int(hello.processID), host: hello.host,
+            device: hello.device, joined: Ledger.secondsSince1970())
+    }
+}
+
+extension Storage.StepRecord {
+    init(_ record: ClusterCore.StepRecord) {
+        let compute = record.miniBatches.reduce(into: [String: Double]()) { sums, batch in
+            sums[batch.worker, default: 0] += batch.computeSeconds
+        }
+        self.init(
+            step: record.step, loss: Double(record.loss),
+            fractionPositive: record.fractionPositive, activeCount: record.activeCount,
+            learningRate: record.learningRate, samples: record.samples, digest: record.digest,
+            stateDigest: nil,
+            seconds: StepSeconds(
+                compute: compute.values.max() ?? 0, exchange: record.exchangeSeconds, commit: 0,
+                total: record.totalSeconds))
+    }
+}
+
+extension MiniBatchRecord {
+    static func all(of record: ClusterCore.StepRecord) -> [MiniBatchRecord] {
+        record.miniBatches.map {
+            MiniBatchRecord(
+                step: record.step, slot: $0.slot, attempt: $0.attempt - 1, worker: $0.worker,
+                seconds: $0.computeSeconds)
+        }
+    }
+}

@@ -1,0 +1,99 @@
+internal import Basics
+internal import ClusterCore
+internal import Datasets
+internal import Foundation
+internal import Settings
+internal import Storage
+
+/// Brings ledger and checkpoint folder into one picture when a coordinator starts.
+struct RunRecovery {
+    /// The run's row.
+    let run: RunRecord
+    /// What the state machine starts from.
+    let recovery: CoordinatorRecovery
+    /// What people should know of it.
+    private(set) var notes: [CoordinatorAction] = []
+
+    /// Creates the run in an empty ledger, or reads what is there, and begins a term.
+    init(folder: RunFolder, ledger: Ledger, dataSet: DataSet) throws {
+        let listed = CheckpointStore(directory: folder.checkpoints)
+        let snapshots = CheckpointStore(directory: folder.recovery)
+        try listed.prepare()
+        try snapshots.prepare()
+        if let existing = try ledger.reader.run() {
+            guard existing.datasetDigest == dataSet.digest else {
+                throw CoordinatorError(
+                    .differs,
+                    "data set \(dataSet.root) has digest \(dataSet.digest.hex), the run was begun "
+                        + "on one with \(existing.datasetDigest.hex); name the run's own data with "
+                        + "--data-root, or start a new run")
+            }
+        } else {
+            try ledger.createRun(
+                RunRecord(
+                    run: folder.name + "-" + UInt64.random(in: .min ... .max).hex,
+                    created: Ledger.secondsSince1970(), settings: folder.settings.canonicalJSON,
+                    settingsDigest: folder.settings.digest, datasetDigest: dataSet.digest))
+        }
+        let term = try ledger.beginTerm()
+        guard let run = try ledger.reader.run() else {
+            throw CoordinatorError(.noRun, "ledger \(ledger.path) records no run")
+        }
+        self.run = run
+        if run.settingsDigest != folder.settings.digest {
+            try ledger.updateSettings(
+                folder.settings.canonicalJSON, digest: folder.settings.digest)
+        }
+        var found: [DurableCheckpoint] = []
+        var notes: [CoordinatorAction] = []
+        for (store, isRecovery) in [(listed, false), (snapshots, true)] {
+            for step in try store.steps() where step <= run.lastStep {
+                do throws(StorageError) {
+                    let checkpoint = try DurableCheckpoint(
+                        store: store, step: step, isRecovery: isRecovery)
+                    guard try ledger.reader.history(afterStep: step) == checkpoint.history else {
+                        notes.append(Self.skipped(store.path(step: step), "is of another history"))
+                        continue
+                    }
+                    found.append(checkpoint)
+                } catch {
+                    guard error.code == .corrupt else { throw error }
+                    notes.append(Self.skipped(store.path(step: step), error.message))
+                }
+            }
+        }
+        for checkpoint in found where !checkpoint.isRecovery {
+            try Self.ensureRow(checkpoint, store: listed, ledger: ledger)
+        }
+        try ledger.takeIn(
+            try FolderEvaluation.all(run: folder.path) { error in
+                notes.append(
+                    .event(kind: "evaluation_file", severity: .warning, text: error.message))
+            })
+        var scored: [Int: Set<String>] = [:]
+        for row in try ledger.reader.evaluations() { scored[row.step, default: []].insert(row.set) }
+        self.notes = notes
+        recovery = CoordinatorRecovery(
+            term: UInt64(term), committedStep: run.lastStep, committedHistory: run.history,
+            checkpoints: found.sorted { ($0.step, $0.isRecovery ? 0 : 1) < ($1.step, $1.isRecovery ? 0 : 1) },
+            scored: scored, numericsClass: run.trainingClass ?? "")
+    }
+
+    private static func skipped(_ path: String, _ why: String) -> CoordinatorAction {
+        .event(
+            kind: "checkpoint_skipped", severity: .warning,
+            text: "checkpoint \(path) is not used: \(why)")
+    }
+
+    /// A crash may fall between the rename of a checkpoint and its row.
+    private static func ensureRow(
+        _ checkpoint: DurableCheckpoint, store: CheckpointStore, ledger: Ledger
+    ) throws {
+        let reader = try store.open(step: checkpoint.step, verifying: false)
+        try ledger.insertCheckpoint(
+            CheckpointRecord(
+                step: checkpoint.step, file: checkpoint.file, bytes: checkpoint.byteCount,
+                digest: reader.digests.weights, stateDigest: reader.digests.state,
+                written: Ledger.secondsSince1970()))
+    }
+}

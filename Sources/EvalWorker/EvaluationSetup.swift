@@ -1,0 +1,186 @@
+import Basics
+import Datasets
+import Foundation
+import Images
+import Networks
+import Scoring
+public import Settings
+import Storage
+public import Tensors
+import Training
+
+/// What an evaluator needs of a run's settings and data set to score its checkpoints.
+public struct EvaluationSetup: Sendable {
+    /// The sets of `evaluation.sets`, in that order.
+    public let sets: [SetScorer]
+    /// Digest of the data set.
+    public let datasetDigest: UInt64
+    private let settings: Settings
+    private let device: Device
+
+    /// Decoded images kept between checkpoints unless said otherwise: 512 MiB.
+    public static let cacheBytesMax = 512 << 20
+
+    /// Reads the run's data set.
+    ///
+    /// - Parameters:
+    ///   - dataRoot: where the data set is on this machine; nil takes `data.root`.
+    ///   - device: where images are embedded.
+    ///   - cacheBytesMax: the most bytes of decoded images that are kept between checkpoints.
+    /// - Throws: ``EvalWorkerError`` with code `setting`, and the errors of data sets, images and
+    ///   scoring, all naming what is wrong.
+    public init(
+        settings: Settings, dataRoot: String? = nil, device: Device = .cpu,
+        cacheBytesMax: Int = Self.cacheBytesMax
+    ) throws {
+        guard let root = dataRoot ?? settings.data.root else {
+            throw EvalWorkerError(
+                .setting, "the run has no data.root; name the data set's folder with --data-root")
+        }
+        let data = try DataSet(loading: root, sets: settings.evaluation.sets)
+        let loader = try ImageLoader(root: root, input: settings.evaluationInput)
+        let scorer = try TupleScorer(loss: settings.tupleLoss)
+        let cache = InputCache(bytesMax: cacheBytesMax)
+        sets = data.sets.map { set in
+            SetScorer(
+                name: set.name,
+                source: CatalogueImages(
+                    loader: loader, samples: set.catalogueIndices.map { data.catalogue.samples[$0] }
+                ),
+                tuples: set.tuples.map {
+                    TupleIndices(
+                        anchor: $0.anchor, positive: $0.positive, negatives: $0.negatives)
+                },
+                scorer: scorer, batchSize: settings.evaluation.batchSize, cache: cache)
+        }
+        datasetDigest = data.digest
+        self.settings = settings
+        self.device = device
+    }
+
+    /// A scorer of the run's network; opens the tensor engine.
+    ///
+    /// - Throws: what opening the tensor engine or the device throws.
+    public func checkpointScorer() throws -> CheckpointScorer {
+        try Engine.load()
+        try device.requireAvailable()
+        let network = try settings.networkConfiguration
+        let precision: Training.Precision = settings.numerics.precision == .bf16 ? .bf16 : .fp32
+        let device = device
+        return CheckpointScorer(
+            sets: sets, numericsClass: try numericsClass(), datasetDigest: datasetDigest,
+            decodeThreads: decodeThreads,
+            prepareThread: { try Engine.setIntraOpThreads(1) },
+            makeEmbedding: { checkpoint in
+                NetworkEmbedding(
+                    embedder: try Embedder(
+                        network, device: device, precision: precision, threads: 1
+                    ) { name in
+                        checkpoint[name].map { ($0.shape, $0.bytes) }
+                    })
+            })
+    }
+
+    /// Scores a set by nearest neighbour on raw pixels, at the network's input size.
+    ///
+    /// Needs no tensor engine and no checkpoint.
+    ///
+    /// - Throws: ``EvalWorkerError`` with code `dataset` for an unknown name, or what decoding throws.
+    public func pixelBaseline(set name: String) throws -> SetResult {
+        guard let set = sets.first(where: { $0.name == name }) else {
+            let known = sets.map(\.name).joined(separator: ", ")
+            throw EvalWorkerError(.dataset, "there is no set '\(name)'; the run has \(known)")
+        }
+        return try set.score(with: PixelEmbedding(elementCount: set.source.elementCount))
+    }
+
+    /// Threads that a set has for decoding ahead.
+    ///
+    /// Beside a GPU decoding is what there is to do. On a CPU a set's own thread decodes, and only
+    /// cores beyond one a set help: training may need the machine, and after the first checkpoint
+    /// the images come from the cache.
+    private var decodeThreads: Int {
+        let count = max(1, sets.count)
+        if device.kind != .cpu { return max(1, settings.data.decodeThreads / count) }
+        let spare = ProcessInfo.processInfo.activeProcessorCount - max(3, count)
+        return max(0, min(settings.data.decodeThreads, spare) / count)
+    }
+
+    /// Everything besides the weights and the images that may change an embedding's bits.
+    private func numericsClass() throws -> String {
+        let model = device.kind == .cpu ? try Engine.cpuCapability() : try device.model()
+        let input = settings.input
+        return [
+            "evaluation 1", "\(device.kind)", model, "libtorch \(try Engine.version())",
+            "threads 1",
+            "batch \(settings.evaluation.batchSize)x3x\(input.height)x\(input.width)",
+            settings.numerics.precision.rawValue, "channels_last",
+        ].joined(separator: "; ")
+    }
+}
+
+/// The images of a set, checked against the catalogue as they are read.
+struct CatalogueImages: ImageSource {
+    let loader: ImageLoader
+    let samples: [Sample]
+
+    var count: Int { samples.count }
+    var elementCount: Int { loader.input.elementCount }
+
+    func load(_ index: Int, into target: UnsafeMutableBufferPointer<Float>) throws {
+        let sample = samples[index]
+        try loader.load(sample.path, expecting: sample.fingerprint, into: target)
+    }
+
+    func key(_ index: Int) -> String { samples[index].path }
+}
+
+/// A network with the weights of one checkpoint.
+private struct NetworkEmbedding: BatchEmbedding {
+    let embedder: Embedder
+
+    var dimension: Int { embedder.network.embeddingDimension }
+
+    func embed(_ images: UnsafeMutableBufferPointer<Float>, count: Int) throws -> [Float] {
+        guard let start = images.baseAddress else { return [] }
+        return try embedder.embed(UnsafePointer(start), count: count)
+    }
+}
+
+extension Settings {
+    /// The network that these settings describe.
+    var networkConfiguration: NetworkConfiguration {
+        get throws {
+            try NetworkConfiguration(
+                backbone: network.backbone.rawValue, head: network.head.rawValue,
+                embeddingDimension: network.embeddingDim, inputHeight: input.height,
+                inputWidth: input.width, channels: network.channels, batchNorm: network.batchNorm,
+                batchNormMomentum: network.batchNormMomentum)
+        }
+    }
+
+    /// The network's input without augmentation.
+    var evaluationInput: InputConfiguration {
+        let normalisation: Images.Normalisation =
+            switch input.normalisation {
+            case .imagenet: .imagenet
+            case .signed: .signed
+            }
+        return InputConfiguration(
+            height: input.height, width: input.width, normalisation: normalisation)
+    }
+
+    /// The loss that `mean_loss` evaluates.
+    var tupleLoss: TupleLoss {
+        get throws {
+            let margin: TupleLoss.Margin =
+                switch loss.margin {
+                case .number(let value): .number(value)
+                case .soft: .soft
+                case .none: .none
+                }
+            return try TupleLoss(
+                name: loss.name.rawValue, margin: margin, distance: loss.distance.rawValue)
+        }
+    }
+}

@@ -1,0 +1,159 @@
+import Foundation
+public import Scoring
+import Synchronization
+
+/// What one evaluation set scored on one checkpoint.
+public struct SetResult: Equatable, Sendable {
+    /// Name of the set.
+    public var set: String
+    /// Value by metric.
+    public var metrics: [MetricName: Double]
+    /// When the first image was read, in seconds since 1970.
+    public var started: Double
+    /// When the last image was scored.
+    public var finished: Double
+    /// Distinct images that were embedded.
+    public var images: Int
+    /// Tuples with an embedding that is not finite; they count as failures.
+    public var nonFiniteTuples: Int
+
+    /// Names every part.
+    public init(
+        set: String,
+        metrics: [MetricName: Double],
+        started: Double,
+        finished: Double,
+        images: Int,
+        nonFiniteTuples: Int = 0
+    ) {
+        self.set = set
+        self.metrics = metrics
+        self.started = started
+        self.finished = finished
+        self.images = images
+        self.nonFiniteTuples = nonFiniteTuples
+    }
+}
+
+/// A request to stop that any thread may make.
+public final class StopRequest: Sendable {
+    private let flag = Atomic(false)
+
+    /// Makes a request that has not been made.
+    public init() {}
+
+    /// Asks to stop at the next batch.
+    public func stop() { flag.store(true, ordering: .relaxed) }
+
+    /// Whether to stop.
+    public var isStopped: Bool { flag.load(ordering: .relaxed) }
+
+    func check() throws(EvalWorkerError) {
+        if isStopped { throw EvalWorkerError(.stopped, "stopped before the set was scored") }
+    }
+}
+
+/// Scores one evaluation set: embeds its distinct images in fixed batches, then its tuples.
+///
+/// Images are embedded in the order of their source, which is the catalogue's, in batches of one
+/// size, the last one filled up with zeros. An embedding's bits may depend on the batch's size and
+/// on the place in it, so both are a function of the set alone: a part of the work is a whole number
+/// of batches, and parts give the bits of the whole.
+public struct SetScorer: Sendable {
+    /// Name of the set.
+    public let name: String
+    /// The distinct images that the tuples name by index.
+    public let source: any ImageSource
+    /// The tuples.
+    public let tuples: [TupleIndices]
+    /// What turns embeddings into metrics.
+    public let scorer: TupleScorer
+    /// Images a batch has.
+    public let batchSize: Int
+    /// Where decoded images are kept between checkpoints.
+    public let cache: InputCache
+
+    /// Prepares a set.
+    public init(
+        name: String,
+        source: any ImageSource,
+        tuples: [TupleIndices],
+        scorer: TupleScorer,
+        batchSize: Int,
+        cache: InputCache = InputCache(bytesMax: 0)
+    ) {
+        precondition(batchSize > 0, "batches of \(batchSize) images")
+        self.name = name
+        self.source = source
+        self.tuples = tuples
+        self.scorer = scorer
+        self.batchSize = batchSize
+        self.cache = cache
+    }
+
+    /// Batches of the whole set.
+    public var batchCount: Int { (source.count + batchSize - 1) / batchSize }
+
+    /// Embeds some batches on the calling thread.
+    ///
+    /// - Parameters:
+    ///   - batches: which; all where nil.
+    ///   - decodeThreads: threads that decode ahead; with 0 the calling thread decodes too.
+    /// - Returns: the embeddings of the batches' images, row-major.
+    /// - Throws: what decoding or embedding throws, and ``EvalWorkerError`` with code `stopped`.
+    public func embed(
+        _ batches: Range<Int>? = nil,
+        with embedding: any BatchEmbedding,
+        decodeThreads: Int = 0,
+        stop: StopRequest = StopRequest()
+    ) throws -> [Float] {
+        let batches = batches ?? 0..<batchCount
+        let feeder = BatchFeeder(
+            source,
+            cache: cache,
+            batches: batches,
+            batchSize: batchSize,
+            threads: decodeThreads
+        )
+        defer { feeder.close() }
+        var values: [Float] = []
+        values.reserveCapacity(batches.count * batchSize * embedding.dimension)
+        for batch in batches {
+            try stop.check()
+            let rows = try feeder.withBatch(batch) { images in
+                try embedding.embed(images, count: batchSize)
+            }
+            precondition(
+                rows.count == batchSize * embedding.dimension,
+                "\(rows.count) values for \(batchSize) embeddings of \(embedding.dimension)"
+            )
+            let images = min(batchSize, source.count - batch * batchSize)
+            values.append(contentsOf: rows[..<(images * embedding.dimension)])
+        }
+        return values
+    }
+
+    /// Scores the set on the calling thread.
+    ///
+    /// - Throws: as ``embed(_:with:decodeThreads:stop:)`` and ``ScoringError``.
+    public func score(
+        with embedding: any BatchEmbedding,
+        decodeThreads: Int = 0,
+        stop: StopRequest = StopRequest()
+    ) throws -> SetResult {
+        let started = Date().timeIntervalSince1970
+        let values = try embed(with: embedding, decodeThreads: decodeThreads, stop: stop)
+        let scores = try scorer.score(
+            tuples,
+            of: EmbeddingMatrix(values, dimension: embedding.dimension)
+        )
+        return SetResult(
+            set: name,
+            metrics: try scores.metrics(),
+            started: started,
+            finished: Date().timeIntervalSince1970,
+            images: source.count,
+            nonFiniteTuples: scores.nonFiniteTuples
+        )
+    }
+}

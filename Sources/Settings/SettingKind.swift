@@ -1,0 +1,118 @@
+/// What values a setting takes.
+public enum SettingKind: Sendable, Equatable {
+    /// `true` or `false`.
+    case flag
+    /// A whole number in a range.
+    case integer(ClosedRange<Int>)
+    /// A finite number in a range.
+    case number(ClosedRange<Double>)
+    /// One of these words.
+    case choice([String])
+    /// Different ones of these words, at least one.
+    case list([String])
+    /// Any string that is not empty.
+    case text
+    /// The same or null.
+    case optionalText
+    /// A number from 0 on, `soft` or `none`.
+    case margin
+
+    /// What is expected, for messages: `a whole number from 1 to 256`.
+    public var expectation: String {
+        switch self {
+        case .flag: return "true or false"
+        case .integer(let range):
+            let upper = range.upperBound == Int.max ? "" : " to \(range.upperBound)"
+            return "a whole number from \(range.lowerBound)\(upper)"
+        case .number(let range):
+            if range.lowerBound == .leastNormalMagnitude {
+                return "a number above 0, at most \(JSONValue.number(range.upperBound).settingText)"
+            }
+            let bounds = [range.lowerBound, range.upperBound].map {
+                JSONValue.number($0).settingText
+            }
+            return "a number from \(bounds[0]) to \(bounds[1])"
+        case .choice(let words): return words.count == 1 ? words[0] : "one of " + words.spoken("or")
+        case .list(let words): return "a list of different ones of " + words.spoken("and")
+        case .text: return "a string"
+        case .optionalText: return "a string or null"
+        case .margin: return "a number from 0 on, soft or none"
+        }
+    }
+
+    /// The value in the one form that the settings' digest sees, or nil when it does not fit.
+    func normalised(_ value: JSONValue) -> JSONValue? {
+        switch (self, value) {
+        case (.flag, .bool): return value
+        case (.integer(let range), .integer(let number)):
+            return range.contains(number) ? value : nil
+        case (.integer, .number(let number)):
+            return Int(exactly: number).flatMap { normalised(.integer($0)) }
+        case (.number(let range), .number(let number)):
+            return range.contains(number) ? .number(number + 0) : nil
+        case (.number, .integer(let number)): return normalised(.number(Double(number)))
+        case (.choice(let words), .string(let word)): return words.contains(word) ? value : nil
+        case (.list(let words), .array(let values)):
+            let given = values.compactMap { element -> String? in
+                if case .string(let word) = element, words.contains(word) { return word }
+                return nil
+            }
+            let fits = !given.isEmpty && given.count == values.count
+            return fits && Set(given).count == given.count ? value : nil
+        case (.text, .string(let text)), (.optionalText, .string(let text)):
+            return text.isEmpty ? nil : value
+        case (.optionalText, .null): return value
+        case (.margin, .number(let number)): return number >= 0 ? .number(number + 0) : nil
+        case (.margin, .integer(let number)): return normalised(.number(Double(number)))
+        case (.margin, .string(let word)): return word == "soft" || word == "none" ? value : nil
+        default: return nil
+        }
+    }
+
+    /// Reads the text after `=` of a `--set`.
+    func value(fromText text: String) -> JSONValue {
+        if case .text = self { return .string(text) }
+        if case .optionalText = self { return text == "null" ? .null : .string(text) }
+        if case .choice = self { return .string(text) }
+        var parser = JSONParser(text.utf8, name: "--set")
+        if let value = try? parser.parse() { return value }
+        if case .list = self {
+            return .array(text.split(separator: ",").map { .string(String($0)) })
+        }
+        return Double(text).map { $0.isFinite ? .number($0) : .string(text) } ?? .string(text)
+    }
+}
+
+/// How a setting may change when a run is resumed.
+public enum SettingChange: String, Sendable, Codable {
+    /// Not at all: it decides what the run computes, and is part of the settings' digest.
+    case never
+    /// Freely: it decides when, where or how often, not what.
+    case free
+    /// To larger values.
+    case upward
+    /// From bitwise to statistical.
+    case relaxing
+}
+
+extension JSONValue {
+    /// As a person would write it after `=`: strings without quotes, whole numbers without `.0`.
+    public var settingText: String {
+        switch self {
+        case .string(let text): return text
+        case .number(let value):
+            if let whole = Int(exactly: value), abs(whole) < 1_000_000_000 { return String(whole) }
+            return value.description
+        case .array(let values): return values.map(\.settingText).joined(separator: ",")
+        default: return canonicalText
+        }
+    }
+}
+
+extension [String] {
+    /// `a, b or c`.
+    func spoken(_ word: String) -> String {
+        guard let last, count > 1 else { return first ?? "" }
+        return dropLast().joined(separator: ", ") + " \(word) " + last
+    }
+}

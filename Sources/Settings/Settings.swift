@@ -1,0 +1,476 @@
+/// Everything that decides what a run computes and how, resolved: no value is missing.
+///
+/// In JSON the names are those of ``SettingsCatalogue``, in snake case, one object a section:
+/// `{"loss": {"margin": 0.3}}`. The default and its reason stand beside each value; where the
+/// default depends on the backbone, ``defaults(backbone:loss:)`` says how.
+///
+/// ```swift
+/// let settings = try Settings.resolve(
+///     paramsJSON: Data(contentsOf: file), overrides: ["loss.margin=0.3"])
+/// print(settings.digest.hex, settings.batch.imagesPerSlot)
+/// ```
+public struct Settings: Codable, Hashable, Sendable {
+    /// Seed of all randomness.
+    ///
+    /// 1: any fixed number does, and the same one shows the same run.
+    public var seed: UInt64 = 1
+    /// Share of slots and folds that are computed twice and compared.
+    ///
+    /// 0: costs nothing.
+    public var auditFraction = 0.0
+    /// The network.
+    public var network = Network()
+    /// The loss.
+    public var loss = Loss()
+    /// What is mined over what.
+    public var mining = Mining()
+    /// The shape of a step.
+    public var batch = Batch()
+    /// The network's input.
+    public var input = Input()
+    /// What is done to training images.
+    public var augmentation = Augmentation()
+    /// The optimizer.
+    public var optimizer = Optimizer()
+    /// How long to train and at which rate.
+    public var schedule = Schedule()
+    /// When to keep what.
+    public var checkpoint = Checkpoint()
+    /// What is written for people.
+    public var logging = Logging()
+    /// What is scored, how often.
+    public var evaluation = Evaluation()
+    /// Where the pictures are.
+    public var data = DataSource()
+    /// What decides bits.
+    public var numerics = Numerics()
+    /// The ledger.
+    public var ledger = LedgerPlace()
+
+    enum CodingKeys: String, CodingKey {
+        case seed
+        case auditFraction = "audit_fraction"
+        case network, loss, mining, batch, input, augmentation, optimizer, schedule, checkpoint
+        case logging, evaluation, data, numerics, ledger
+    }
+
+    /// A resnet50 with batch_hard, as its defaults are.
+    public init() {}
+
+    /// The defaults for a backbone and a loss.
+    ///
+    /// `basic` is a small network for small pictures: it gets the head it was published with
+    /// (one dense layer of 64), an input of 64x64, and the larger learning rate that a network
+    /// without pretrained weights needs. `tf_batch_semi_hard` is defined on squared distances and
+    /// a margin; it gets `sqeuclidean` and 1.0, its value in the TensorFlow original.
+    public static func defaults(
+        backbone: Backbone = .resnet50, loss: LossName = .batchHard
+    ) -> Settings {
+        var settings = Settings()
+        settings.network.backbone = backbone
+        settings.loss.name = loss
+        if backbone == .basic {
+            settings.network.head = .direct
+            settings.network.embeddingDim = 64
+            settings.input = Input(height: 64, width: 64, normalisation: .signed)
+            settings.augmentation.cropFromHeight = 72
+            settings.augmentation.cropFromWidth = 72
+            settings.optimizer.learningRate = 1e-3
+        }
+        if loss == .tfBatchSemiHard {
+            settings.loss.margin = .number(1)
+            settings.loss.distance = .sqeuclidean
+        }
+        return settings
+    }
+}
+
+extension Settings {
+    /// Which trunk computes the features.
+    public enum Backbone: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Two blocks of 3x3 convolution, ReLU and 2x2 pooling.
+        case basic
+        /// ResNet-50 with the stride in the 3x3 convolution of a stage's first unit.
+        case resnet50
+    }
+
+    /// What turns features into an embedding.
+    public enum Head: String, Codable, Hashable, Sendable, CaseIterable {
+        /// One dense layer.
+        case direct
+        /// One dense layer, then unit length.
+        case directNormalize = "direct_normalize"
+        /// Dense 1024, batch norm, ReLU, dense.
+        case fc1024
+        /// The same, then unit length.
+        case fc1024Normalize = "fc1024_normalize"
+    }
+
+    /// Which of a weights file's tensors are taken.
+    public enum WeightsScope: String, Codable, Hashable, Sendable, CaseIterable {
+        /// The backbone's, all of which must be there.
+        case backbone
+        /// All, all of which must be there.
+        case all
+        /// Those whose name and shape fit.
+        case matching
+    }
+
+    /// The network.
+    public struct Network: Codable, Hashable, Sendable {
+        /// The trunk.
+        ///
+        /// resnet50: what the published re-identification results use.
+        public var backbone = Backbone.resnet50
+        /// The head.
+        ///
+        /// fc1024 as published with resnet50; `direct` with basic.
+        public var head = Head.fc1024
+        /// Numbers in an embedding.
+        ///
+        /// 128 as published with resnet50; 64 with basic.
+        public var embeddingDim = 128
+        /// File to start from; nil starts from random weights.
+        public var weights: String?
+        /// What is taken from it.
+        ///
+        /// backbone: a head rarely fits another task.
+        public var weightsScope = WeightsScope.backbone
+        /// Channels of basic's first block; the second has twice as many.
+        ///
+        /// 32 as published.
+        public var channels = 32
+        /// Whether basic has batch norm.
+        ///
+        /// false as published; resnet50 always has it.
+        public var batchNorm = false
+        /// Share of a new batch's statistics in the running ones.
+        ///
+        /// 0.1: the earlier systems' 0.9 decay.
+        public var batchNormMomentum = 0.1
+
+        enum CodingKeys: String, CodingKey {
+            case backbone, head, weights, channels
+            case embeddingDim = "embedding_dim"
+            case weightsScope = "weights_scope"
+            case batchNorm = "batch_norm"
+            case batchNormMomentum = "batch_norm_momentum"
+        }
+    }
+
+    /// Which loss.
+    public enum LossName: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Every valid triplet; the mean over those that are not yet satisfied.
+        case batchAll = "batch_all"
+        /// The farthest positive and the nearest negative of every anchor.
+        case batchHard = "batch_hard"
+        /// The nearest negative beyond each positive.
+        case tfBatchSemiHard = "tf_batch_semi_hard"
+    }
+
+    /// The least wanted difference between negative and positive distance.
+    public enum Margin: Codable, Hashable, Sendable {
+        /// A hinge with this margin, in the distance's unit.
+        case number(Double)
+        /// softplus in place of a hinge.
+        case soft
+        /// The bare difference.
+        case none
+
+        /// Reads a number, `"soft"` or `"none"`.
+        public init(from decoder: any Decoder) throws {
+            let container = try decoder.singleValueContainer()
+            if let value = try? container.decode(Double.self) {
+                self = .number(value)
+                return
+            }
+            switch try container.decode(String.self) {
+            case "soft": self = .soft
+            case "none": self = .none
+            case let other:
+                throw DecodingError.dataCorruptedError(
+                    in: container, debugDescription: "'\(other)' is no margin")
+            }
+        }
+
+        /// Writes a number, `"soft"` or `"none"`.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.singleValueContainer()
+            switch self {
+            case .number(let value): try container.encode(value)
+            case .soft: try container.encode("soft")
+            case .none: try container.encode("none")
+            }
+        }
+    }
+
+    /// How far two embeddings are apart.
+    public enum Distance: String, Codable, Hashable, Sendable, CaseIterable {
+        /// The length of the difference.
+        case euclidean
+        /// Its square.
+        case sqeuclidean
+        /// The sum of absolute differences.
+        case cityblock
+    }
+
+    /// The loss.
+    public struct Loss: Codable, Hashable, Sendable {
+        /// Which one.
+        ///
+        /// batch_hard: the best of the earlier systems' published results.
+        public var name = LossName.batchHard
+        /// soft: needs no choice and keeps pulling after the margin is reached; 1 with
+        /// tf_batch_semi_hard, which needs a number.
+        public var margin = Margin.soft
+        /// euclidean: its gradient does not vanish as distances shrink; sqeuclidean with
+        /// tf_batch_semi_hard, which is defined on it.
+        public var distance = Distance.euclidean
+    }
+
+    /// Over what triplets are formed.
+    public enum MiningScope: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Inside one slot's P x K images.
+        case slot
+    }
+
+    /// What is mined over what.
+    public struct Mining: Codable, Hashable, Sendable {
+        /// slot: a slot's result then depends on nothing but the slot.
+        public var scope = MiningScope.slot
+    }
+
+    /// The shape of a step.
+    public struct Batch: Codable, Hashable, Sendable {
+        /// P, identities in a slot.
+        ///
+        /// 18 as in the published training scripts.
+        public var identities = 18
+        /// K, images of each.
+        ///
+        /// 4 as in the same.
+        public var imagesPerIdentity = 4
+        /// G, slots in a step, which trainers share.
+        ///
+        /// 4: up to four trainers scale; 1 is the earlier systems' step exactly and does not scale
+        /// out.
+        public var miniBatchesPerStep = 4
+
+        /// Images in one slot.
+        public var imagesPerSlot: Int { identities * imagesPerIdentity }
+        /// Images in one step.
+        public var imagesPerStep: Int { imagesPerSlot * miniBatchesPerStep }
+
+        enum CodingKeys: String, CodingKey {
+            case identities
+            case imagesPerIdentity = "images_per_identity"
+            case miniBatchesPerStep = "mini_batches_per_step"
+        }
+    }
+
+    /// How bytes become numbers.
+    public enum Normalisation: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Each channel less its ImageNet mean, by its ImageNet standard deviation.
+        case imagenet
+        /// From -1 to 1.
+        case signed
+    }
+
+    /// The network's input.
+    public struct Input: Codable, Hashable, Sendable {
+        /// 256 as published with resnet50; 64 with basic.
+        public var height = 256
+        /// 128 as published with resnet50; 64 with basic.
+        public var width = 128
+        /// imagenet for resnet50, whose weights expect it; signed for basic, as published.
+        public var normalisation = Normalisation.imagenet
+    }
+
+    /// What is done to training images.
+    public struct Augmentation: Codable, Hashable, Sendable {
+        /// Mirror every second image.
+        ///
+        /// On, as in the published training scripts.
+        public var flip = true
+        /// Resize to `crop_from`, then cut the input at random.
+        ///
+        /// On, as in the same.
+        public var crop = true
+        /// 288 as published; 72 with basic: the same one eighth more.
+        public var cropFromHeight = 288
+        /// 144 as published; 72 with basic.
+        public var cropFromWidth = 144
+
+        enum CodingKeys: String, CodingKey {
+            case flip, crop
+            case cropFromHeight = "crop_from_height"
+            case cropFromWidth = "crop_from_width"
+        }
+    }
+
+    /// Which optimizer.
+    public enum OptimizerName: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Adam with epsilon inside the bias correction, as PyTorch has it.
+        case adam
+    }
+
+    /// The optimizer.
+    public struct Optimizer: Codable, Hashable, Sendable {
+        /// adam: all five earlier systems use it.
+        public var name = OptimizerName.adam
+        /// 3e-4 as published with resnet50; 1e-3 with basic, which starts from random weights.
+        public var learningRate = 3e-4
+        /// 0.9, Adam's own.
+        public var beta1 = 0.9
+        /// 0.999, Adam's own.
+        public var beta2 = 0.999
+        /// 1e-8, Adam's own.
+        public var epsilon = 1e-8
+        /// 0: the earlier systems declare one and apply none.
+        public var weightDecay = 0.0
+
+        enum CodingKeys: String, CodingKey {
+            case name, beta1, beta2, epsilon
+            case learningRate = "learning_rate"
+            case weightDecay = "weight_decay"
+        }
+    }
+
+    /// How long to train and at which rate.
+    public struct Schedule: Codable, Hashable, Sendable {
+        /// 25000 as published.
+        public var steps = 25000
+        /// First step of the exponential decay to a thousandth; -1, or not before the end, keeps
+        /// the rate constant.
+        ///
+        /// 15000 as published.
+        public var decayStartStep = 15000
+
+        enum CodingKeys: String, CodingKey {
+            case steps
+            case decayStartStep = "decay_start_step"
+        }
+    }
+
+    /// When to keep what.
+    public struct Checkpoint: Codable, Hashable, Sendable {
+        /// 1000 as published; 0 keeps step 0 and the last alone.
+        public var everySteps = 1000
+        /// How far training may run ahead of a checkpoint that is not yet on disk.
+        ///
+        /// 50: minutes of a disk's trouble on a large network, while little is redone.
+        public var maxLagSteps = 50
+        /// Checkpoints kept though no evaluator has scored them.
+        ///
+        /// 100: weeks of an absent evaluator at the default interval.
+        public var keepUnscored = 100
+        /// Time between recovery snapshots when checkpoints are rarer.
+        ///
+        /// 60: the most that is computed again after everything died.
+        public var recoverySeconds = 60.0
+
+        enum CodingKeys: String, CodingKey {
+            case everySteps = "every_steps"
+            case maxLagSteps = "max_lag_steps"
+            case keepUnscored = "keep_unscored"
+            case recoverySeconds = "recovery_seconds"
+        }
+    }
+
+    /// What is written for people.
+    public struct Logging: Codable, Hashable, Sendable {
+        /// TensorBoard's interval.
+        ///
+        /// 10: a point costs little, and short runs show a curve.
+        public var summaryEverySteps = 10
+        /// Embeddings, losses and sample names of every step.
+        ///
+        /// Off: they are large.
+        public var detailed = false
+
+        enum CodingKeys: String, CodingKey {
+            case detailed
+            case summaryEverySteps = "summary_every_steps"
+        }
+    }
+
+    /// What is scored, how often.
+    public struct Evaluation: Codable, Hashable, Sendable {
+        /// All three, at the same time.
+        public var sets = ["train_eval", "val_eval", "easy_val_eval"]
+        /// 2 and not the earlier 120: a poll is one small message here, where it was a directory
+        /// listing on a shared disk, and a fresh score is worth more than the message.
+        public var pollSeconds = 2.0
+        /// 2500 as in the earlier systems.
+        public var timeoutSeconds = 2500.0
+        /// Images embedded at once; part of the evaluation class.
+        ///
+        /// 64: near full speed at little memory.
+        public var batchSize = 64
+
+        enum CodingKeys: String, CodingKey {
+            case sets
+            case pollSeconds = "poll_seconds"
+            case timeoutSeconds = "timeout_seconds"
+            case batchSize = "batch_size"
+        }
+    }
+
+    /// Where the pictures are.
+    public struct DataSource: Codable, Hashable, Sendable {
+        /// Folder of the data set on this machine; has to be given.
+        public var root: String?
+        /// The catalogue, below the root.
+        public var catalogue = "catalogue.csv"
+        /// Threads that decode ahead of need, a trainer.
+        ///
+        /// 2: enough for one GPU's small pictures.
+        public var decodeThreads = 2
+
+        enum CodingKeys: String, CodingKey {
+            case root, catalogue
+            case decodeThreads = "decode_threads"
+        }
+    }
+
+    /// Whether a run may mix machines whose arithmetic differs.
+    public enum NumericsMode: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Refuse them: every step has the same bits everywhere.
+        case bitwise
+        /// Record them.
+        case statistical
+    }
+
+    /// The number format of forward and backward.
+    public enum Precision: String, Codable, Hashable, Sendable, CaseIterable {
+        /// 32-bit floating point.
+        case fp32
+        /// 16-bit brain floating point inside forward and backward; state stays 32-bit.
+        case bf16
+    }
+
+    /// What decides bits.
+    public struct Numerics: Codable, Hashable, Sendable {
+        /// bitwise: a difference is then a fault that is seen, not noise.
+        public var mode = NumericsMode.bitwise
+        /// fp32: exact enough for any network; bf16 is two to three times faster where the CPU or
+        /// GPU has it.
+        public var precision = Precision.fp32
+        /// Threads inside one slot.
+        ///
+        /// 1: gradients differ in bits between thread counts; a machine's cores are used by several
+        /// slots at once, which is faster too.
+        public var threadsPerSlot = 1
+
+        enum CodingKeys: String, CodingKey {
+            case mode, precision
+            case threadsPerSlot = "threads_per_slot"
+        }
+    }
+
+    /// The ledger.
+    public struct LedgerPlace: Codable, Hashable, Sendable {
+        /// File elsewhere than `RUN/ledger.sqlite`, for runs on a network disk.
+        public var path: String?
+    }
+}

@@ -1,0 +1,191 @@
+/// Every setting with its default, unit and meaning: what `lineup params` prints.
+public enum SettingsCatalogue {
+    /// One setting.
+    public struct Entry: Sendable {
+        /// Dotted name, such as `loss.margin`.
+        public let key: String
+        /// What values it takes.
+        public let kind: SettingKind
+        /// `images`, `steps`, `s` ...; empty when it has none.
+        public let unit: String
+        /// One sentence.
+        public let meaning: String
+        /// How it may change when a run is resumed.
+        public let change: SettingChange
+
+        /// The default for a backbone and a loss.
+        public func defaultValue(
+            backbone: Settings.Backbone = .resnet50, loss: Settings.LossName = .batchHard
+        ) -> JSONValue {
+            SettingsCatalogue.defaults(backbone: backbone, loss: loss)[key] ?? .null
+        }
+
+        /// The default as text, with those that differ by backbone or loss.
+        public var defaultText: String {
+            let usual = defaultValue()
+            var text = usual.settingText
+            // The two settings that the others depend on have one default.
+            if key == "network.backbone" || key == "loss.name" { return text }
+            let basic = defaultValue(backbone: .basic)
+            if basic != usual { text += " (basic: \(basic.settingText))" }
+            let semiHard = defaultValue(loss: .tfBatchSemiHard)
+            if semiHard != usual { text += " (tf_batch_semi_hard: \(semiHard.settingText))" }
+            return text
+        }
+    }
+
+    /// All settings, by section.
+    public static let entries: [Entry] =
+        general + model + step + training + observing + machines
+
+    /// The entry of a name, if there is one.
+    public static func entry(_ key: String) -> Entry? { byKey[key] }
+
+    private static let byKey = Dictionary(uniqueKeysWithValues: entries.map { ($0.key, $0) })
+
+    /// The names of all settings.
+    public static var keys: [String] { entries.map(\.key) }
+
+    private static func entry(
+        _ key: String, _ kind: SettingKind, unit: String = "", change: SettingChange = .never,
+        _ meaning: String
+    ) -> Entry {
+        Entry(key: key, kind: kind, unit: unit, meaning: meaning, change: change)
+    }
+
+    private static func names<Choice: CaseIterable & RawRepresentable>(
+        _: Choice.Type
+    ) -> SettingKind where Choice.RawValue == String {
+        .choice(Choice.allCases.map(\.rawValue))
+    }
+
+    private static let general: [Entry] = [
+        entry("seed", .integer(0...Int.max), "Seed of all randomness."),
+        entry(
+            "audit_fraction", .number(0...1), change: .free,
+            "Share of slots and folds computed twice and compared."),
+    ]
+
+    private static let model: [Entry] = [
+        entry("network.backbone", names(Settings.Backbone.self), "Trunk of the network."),
+        entry("network.head", names(Settings.Head.self), "What turns features into embeddings."),
+        entry("network.embedding_dim", .integer(1...65_536), "Numbers in an embedding."),
+        entry("network.weights", .optionalText, "File to start from; null: random weights."),
+        entry(
+            "network.weights_scope", names(Settings.WeightsScope.self),
+            "Which of that file's tensors are taken."),
+        entry(
+            "network.channels", .integer(1...1024), unit: "channels",
+            "Width of basic's first block; the second is twice as wide."),
+        entry("network.batch_norm", .flag, "Batch norm in basic; resnet50 always has it."),
+        entry(
+            "network.batch_norm_momentum", .number(0...1),
+            "Share of a step's statistics in the running ones."),
+        entry("loss.name", names(Settings.LossName.self), "Which loss."),
+        entry(
+            "loss.margin", .margin, unit: "distance",
+            "Least wanted difference between negative and positive distance."),
+        entry("loss.distance", names(Settings.Distance.self), "How far two embeddings are apart."),
+        entry(
+            "mining.scope", names(Settings.MiningScope.self), "Over what triplets are formed."),
+    ]
+
+    private static let step: [Entry] = [
+        entry(
+            "batch.identities", .integer(2...65_536), unit: "identities", "P, identities a slot."),
+        entry(
+            "batch.images_per_identity", .integer(2...65_536), unit: "images",
+            "K, images of each identity in a slot."),
+        entry(
+            "batch.mini_batches_per_step", .integer(1...4096), unit: "slots",
+            "G, slots a step; trainers share them."),
+        entry("input.height", .integer(8...4096), unit: "px", "Height of the network's input."),
+        entry("input.width", .integer(8...4096), unit: "px", "Width of the network's input."),
+        entry(
+            "input.normalisation", names(Settings.Normalisation.self),
+            "How bytes become numbers."),
+        entry("augmentation.flip", .flag, "Mirror every second training image."),
+        entry("augmentation.crop", .flag, "Cut the input at random from a larger resize."),
+        entry(
+            "augmentation.crop_from_height", .integer(8...8192), unit: "px",
+            "Height of that larger resize."),
+        entry(
+            "augmentation.crop_from_width", .integer(8...8192), unit: "px",
+            "Width of that larger resize."),
+    ]
+
+    private static let training: [Entry] = [
+        entry("optimizer.name", names(Settings.OptimizerName.self), "Which optimizer."),
+        entry(
+            "optimizer.learning_rate", .number(Double.leastNormalMagnitude...1000),
+            "Adam's step size before any decay."),
+        entry("optimizer.beta1", .number(0...0.999_999), "Decay of the first moment."),
+        entry("optimizer.beta2", .number(0...0.999_999_999), "Decay of the second moment."),
+        entry(
+            "optimizer.epsilon", .number(Double.leastNormalMagnitude...1),
+            "Keeps the division finite."),
+        entry(
+            "optimizer.weight_decay", .number(0...1000), "L2 penalty added to the gradient."),
+        entry(
+            "schedule.steps", .integer(1...1_000_000_000), unit: "steps", change: .upward,
+            "Optimizer updates in the run."),
+        entry(
+            "schedule.decay_start_step", .integer(-1...1_000_000_000), unit: "steps",
+            "Start of the decay to a thousandth; -1: constant rate."),
+    ]
+
+    private static let observing: [Entry] = [
+        entry(
+            "checkpoint.every_steps", .integer(0...1_000_000_000), unit: "steps", change: .free,
+            "Interval of checkpoints; 0: only the first and the last."),
+        entry(
+            "checkpoint.max_lag_steps", .integer(1...1_000_000), unit: "steps", change: .free,
+            "How far training may run ahead of a checkpoint not yet on disk."),
+        entry(
+            "checkpoint.keep_unscored", .integer(1...1_000_000), unit: "files", change: .free,
+            "Most checkpoints kept only because they are not scored."),
+        entry(
+            "checkpoint.recovery_seconds", .number(0...86_400), unit: "s", change: .free,
+            "Interval of recovery snapshots; 0: none."),
+        entry(
+            "logging.summary_every_steps", .integer(1...1_000_000), unit: "steps", change: .free,
+            "Interval of TensorBoard points."),
+        entry(
+            "logging.detailed", .flag, change: .free,
+            "Also write the embeddings, losses and sample names of every step."),
+        entry(
+            "evaluation.sets", .list(["train_eval", "val_eval", "easy_val_eval"]),
+            "Sets that every checkpoint is scored on."),
+        entry(
+            "evaluation.poll_seconds", .number(0.05...86_400), unit: "s", change: .free,
+            "How often an evaluator asks for a new checkpoint."),
+        entry(
+            "evaluation.timeout_seconds", .number(0...10_000_000), unit: "s", change: .free,
+            "An evaluator ends after this long without a new checkpoint."),
+        entry(
+            "evaluation.batch_size", .integer(1...65_536), unit: "images",
+            "Images embedded at once; the last batch is padded."),
+    ]
+
+    private static let machines: [Entry] = [
+        entry(
+            "data.root", .optionalText, change: .free,
+            "Folder of the data set; where it is, not what it is."),
+        entry("data.catalogue", .text, "The catalogue's file below data.root."),
+        entry(
+            "data.decode_threads", .integer(1...256), unit: "threads", change: .free,
+            "Threads of a trainer that decode ahead of need."),
+        entry(
+            "numerics.mode", names(Settings.NumericsMode.self), change: .relaxing,
+            "Refuse (bitwise) or record (statistical) differing arithmetic."),
+        entry(
+            "numerics.precision", names(Settings.Precision.self),
+            "Number format inside forward and backward."),
+        entry(
+            "numerics.threads_per_slot", .integer(1...256), unit: "threads",
+            "Intra-op threads of one slot."),
+        entry(
+            "ledger.path", .optionalText, change: .free,
+            "The ledger's file; null: ledger.sqlite in the run."),
+    ]
+}

@@ -1,0 +1,447 @@
+import Basics
+import Foundation
+import GRDB
+import Synchronization
+
+/// The record of a run, as its one coordinator writes it.
+///
+/// Every write is one durable transaction: when a call returns, what it wrote survives a loss of
+/// power. A write in a term that another coordinator has ended throws `staleTerm` and changes
+/// nothing. Calls block the calling thread for a disk flush, so they belong on the coordinator's
+/// own thread.
+///
+/// ```swift
+/// let ledger = try Ledger(path: "RUN/ledger.sqlite")
+/// try ledger.createRun(run)
+/// let term = try ledger.beginTerm()
+/// let history = try ledger.commitStep(step, miniBatches: miniBatches)
+/// ```
+public final class Ledger: Sendable {
+    /// The file name within a run's folder.
+    public static let fileName = "ledger.sqlite"
+    /// The lock file's name within a run's folder.
+    public static let lockName = "coordinator.lock"
+
+    /// Where the ledger lies.
+    public let path: String
+    /// Reads through the writer's own connection: works where no other connection can.
+    public let reader: LedgerReader
+    /// Whether the ledger lies on a network file system and so cannot be read by other processes.
+    public let isExclusive: Bool
+    private let queue: DatabaseQueue
+    private let lock: RunLock
+    private let currentTerm = Mutex<Int?>(nil)
+    private let now: @Sendable () -> Double
+
+    /// Opens a ledger for writing, makes it when it does not exist, and brings it up to date.
+    ///
+    /// - Parameters:
+    ///   - lockPath: the lock file; beside the ledger unless the ledger lies outside the run.
+    ///   - now: seconds since 1970, for what the ledger dates itself.
+    ///   - fileSystem: tells where WAL works between processes.
+    /// - Throws: ``StorageError`` with code `locked` when another coordinator has it,
+    ///   `newerVersion`, `corrupt`, `io` or `diskFull`.
+    public init(
+        path: String, lockPath: String? = nil,
+        now: @escaping @Sendable () -> Double = Ledger.secondsSince1970,
+        fileSystem: (String) -> FileSystemKind = FileSystemKind.of(path:)
+    ) throws(StorageError) {
+        let folder = (path as NSString).deletingLastPathComponent
+        let directory = folder.isEmpty ? "." : folder
+        try SystemFiles().createDirectory(directory)
+        lock = try RunLock(path: lockPath ?? directory + "/" + Self.lockName)
+        isExclusive = fileSystem(directory) == .network
+        self.path = path
+        self.now = now
+        let existed = FileManager.default.fileExists(atPath: path)
+        do {
+            queue = try Self.open(path, exclusive: isExclusive)
+        } catch {
+            throw StorageError.database("cannot be opened", path, error)
+        }
+        if !existed { try SystemFiles().synchroniseDirectory(directory) }
+        reader = LedgerReader(path: path, queue: queue)
+    }
+
+    private static func open(_ path: String, exclusive: Bool) throws -> DatabaseQueue {
+        var configuration = Configuration()
+        configuration.label = "ledger"
+        configuration.busyMode = .timeout(10)
+        configuration.prepareDatabase { database in
+            // Exclusive before WAL: SQLite then needs no shared memory, which does not exist
+            // between hosts ("Use of WAL Without Shared-Memory" in its manual).
+            if exclusive { try database.execute(sql: "PRAGMA locking_mode = EXCLUSIVE") }
+            let mode = try String.fetchOne(database, sql: "PRAGMA journal_mode = WAL")
+            guard mode == "wal" else {
+                throw StorageError(
+                    .io,
+                    "ledger \(path): journal mode is '\(mode ?? "none")', WAL was asked for; "
+                        + "put it on another file system with ledger.path")
+            }
+            try database.execute(sql: "PRAGMA synchronous = FULL")
+        }
+        let queue = try DatabaseQueue(path: path, configuration: configuration)
+        let migrator = LedgerSchema.migrator
+        try queue.write { database in
+            try LedgerReader.checkVersion(database, migrator, path: path, mayBeEmpty: true)
+        }
+        try migrator.migrate(queue)
+        return queue
+    }
+
+    /// The wall clock, as the ledger writes times.
+    @Sendable
+    public static func secondsSince1970() -> Double { Date().timeIntervalSince1970 }
+
+    /// The term that this coordinator began; nil before ``beginTerm()``.
+    public var term: Int? { currentTerm.withLock { $0 } }
+
+    /// Records what the run is; called once, before the first term.
+    ///
+    /// - Throws: ``StorageError`` with code `conflict` when the ledger already has a run.
+    public func createRun(_ run: RunRecord) throws(StorageError) {
+        try write("recording the run") { database in
+            if let existing = try database.row("SELECT run FROM runs") {
+                let name: String = try existing.get("run")
+                throw StorageError(
+                    .conflict,
+                    "ledger \(self.path) already records run \(name); resume that run or use "
+                        + "another folder")
+            }
+            try database.run(
+                """
+                INSERT INTO runs (run, created, term, last_step, history, settings,
+                    settings_digest, dataset_digest, training_class, evaluation_class, state)
+                VALUES (?, ?, 0, 0, ?, ?, ?, ?, ?, ?, ?)
+                """,
+                [
+                    run.run, run.created, UInt64(0).hex, run.settings, run.settingsDigest.hex,
+                    run.datasetDigest.hex, run.trainingClass, run.evaluationClass,
+                    RunRecord.State.running.rawValue,
+                ])
+        }
+    }
+
+    /// Begins this coordinator's term: every coordinator before it can write no more.
+    ///
+    /// - Returns: the term; the first is 1.
+    @discardableResult
+    public func beginTerm() throws(StorageError) -> Int {
+        let term = try write("beginning a term") { database in
+            guard
+                let row = try database.row(
+                    "UPDATE runs SET term = term + 1, state = ? RETURNING term",
+                    [RunRecord.State.running.rawValue])
+            else { throw self.noRun }
+            let term: Int = try row.get("term")
+            // Whoever was here when the last coordinator died has to join again.
+            try database.run(
+                """
+                UPDATE workers SET "left" = ?, why = 'the coordinator ended'
+                WHERE "left" IS NULL
+                """, [self.now()])
+            return term
+        }
+        currentTerm.withLock { $0 = term }
+        return term
+    }
+
+    /// Makes a step happen: the one transaction that commits it.
+    ///
+    /// - Returns: the history digest after the step.
+    /// - Throws: ``StorageError``, and nothing is written: with code `staleTerm`, or with code
+    ///   `stepOutOfOrder` when the step is not the one after the last committed one.
+    @discardableResult
+    public func commitStep(
+        _ step: StepRecord, miniBatches: [MiniBatchRecord]
+    ) throws(StorageError) -> UInt64 {
+        try writeInTerm("committing step \(step.step)") { database, term in
+            guard let run = try database.row("SELECT last_step, history FROM runs") else {
+                throw self.noRun
+            }
+            let last: Int = try run.get("last_step")
+            guard step.step == last + 1 else {
+                throw StorageError(
+                    .stepOutOfOrder,
+                    "ledger \(self.path): step \(step.step) cannot be committed, the last "
+                        + "committed step is \(last); commit step \(last + 1)")
+            }
+            let history = Self.history(after: try run.digest("history"), effect: step.digest)
+            try self.insert(
+                step.sealed(history: history, term: term, committed: self.now()), into: database)
+            for miniBatch in miniBatches {
+                guard miniBatch.step == step.step else {
+                    throw StorageError(
+                        .invalidValue,
+                        "ledger \(self.path): a mini-batch of step \(miniBatch.step) came with "
+                            + "step \(step.step)")
+                }
+                try database.run(
+                    "INSERT INTO mini_batches VALUES (?, ?, ?, ?, ?, ?)",
+                    [
+                        miniBatch.step, miniBatch.slot, miniBatch.attempt, miniBatch.worker,
+                        miniBatch.seconds, miniBatch.outcome.rawValue,
+                    ])
+            }
+            try database.run(
+                "UPDATE runs SET last_step = ?, history = ? WHERE term = ?",
+                [step.step, history.hex, term])
+            return history
+        }
+    }
+
+    /// The history digest after a step: XXH64 over 16 bytes, the digest before and the effect's.
+    public static func history(after history: UInt64, effect: UInt64) -> UInt64 {
+        var hash = XXH64()
+        hash.update(history)
+        hash.update(effect)
+        return hash.finish()
+    }
+
+    private func insert(_ step: StepRecord, into database: Database) throws {
+        try database.run(
+            """
+            INSERT INTO steps (step, loss, fraction_positive, active_count, learning_rate, samples,
+                digest, history, scalars, state_digest, term, committed, compute_seconds,
+                exchange_seconds, commit_seconds, total_seconds)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """,
+            [
+                step.step, step.loss.stored, step.fractionPositive.stored, step.activeCount,
+                step.learningRate.stored, step.samples, step.digest.hex, step.history.hex,
+                step.scalars, step.stateDigest, step.term, step.committed, step.seconds.compute,
+                step.seconds.exchange, step.seconds.commit, step.seconds.total,
+            ])
+    }
+
+    /// Records that a worker joined.
+    public func workerJoined(_ worker: WorkerRecord) throws(StorageError) {
+        try writeInTerm("recording worker \(worker.worker)") { database, term in
+            try database.run(
+                """
+                INSERT INTO workers (worker, role, process, host, device, numerics_class, term,
+                    joined) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                """,
+                [
+                    worker.worker, worker.role, worker.process, worker.host, worker.device,
+                    worker.numericsClass, term, worker.joined,
+                ])
+        }
+    }
+
+    /// Records that a worker left; a worker that is not here changes nothing.
+    public func workerLeft(
+        _ worker: String, at time: Double, why: String
+    ) throws(StorageError) {
+        try writeInTerm("recording the end of worker \(worker)") { database, _ in
+            try database.run(
+                """
+                UPDATE workers SET "left" = ?, why = ? WHERE worker = ? AND "left" IS NULL
+                """, [time, why, worker])
+        }
+    }
+
+    /// Records a checkpoint that is durable; one that is recorded already must be equal.
+    ///
+    /// - Throws: ``StorageError`` with code `conflict` when the row exists with other digests.
+    @discardableResult
+    public func insertCheckpoint(
+        _ checkpoint: CheckpointRecord
+    ) throws(StorageError) -> InsertOutcome {
+        try writeInTerm("recording checkpoint \(checkpoint.step)") { database, _ in
+            if let row = try database.row(
+                "SELECT * FROM checkpoints WHERE step = ?", [checkpoint.step])
+            {
+                let existing = try CheckpointRecord(row: row)
+                guard existing.digest == checkpoint.digest,
+                    existing.stateDigest == checkpoint.stateDigest
+                else {
+                    throw StorageError(
+                        .conflict,
+                        "ledger \(self.path): checkpoint \(checkpoint.step) has weights "
+                            + "\(existing.digest.hex) and state \(existing.stateDigest.hex), the "
+                            + "new one \(checkpoint.digest.hex) and "
+                            + "\(checkpoint.stateDigest.hex); its row is not changed")
+                }
+                // The file may have been deleted or damaged and is now back.
+                try database.run(
+                    "UPDATE checkpoints SET state = ? WHERE step = ?",
+                    [checkpoint.state.rawValue, checkpoint.step])
+                return .identical
+            }
+            try database.run(
+                """
+                INSERT INTO checkpoints (step, file, bytes, digest, state_digest, state, written)
+                VALUES (?, ?, ?, ?, ?, ?, ?)
+                """,
+                [
+                    checkpoint.step, checkpoint.file, checkpoint.bytes, checkpoint.digest.hex,
+                    checkpoint.stateDigest.hex, checkpoint.state.rawValue, checkpoint.written,
+                ])
+            return .inserted
+        }
+    }
+
+    /// Records whether a checkpoint's file is still there.
+    public func setCheckpointState(
+        step: Int, _ state: CheckpointRecord.State
+    ) throws(StorageError) {
+        try writeInTerm("recording that checkpoint \(step) is \(state.rawValue)") { database, _ in
+            try database.run(
+                "UPDATE checkpoints SET state = ? WHERE step = ?", [state.rawValue, step])
+        }
+    }
+
+    /// Records values of a set at a checkpoint, each exactly once, in one transaction.
+    ///
+    /// A value that is there already is compared; where its bits differ the old one stays and an
+    /// error event is recorded.
+    ///
+    /// - Returns: what became of each value, in the order given.
+    @discardableResult
+    public func insertEvaluations(
+        _ evaluations: [EvaluationRecord]
+    ) throws(StorageError) -> [InsertOutcome] {
+        try writeInTerm("recording evaluations") { database, term in
+            try evaluations.map { try self.insert($0, into: database, term: term) }
+        }
+    }
+
+    /// Records one value; see ``insertEvaluations(_:)``.
+    @discardableResult
+    public func insertEvaluation(
+        _ evaluation: EvaluationRecord
+    ) throws(StorageError) -> InsertOutcome {
+        try insertEvaluations([evaluation])[0]
+    }
+
+    private func insert(
+        _ evaluation: EvaluationRecord, into database: Database, term: Int
+    ) throws -> InsertOutcome {
+        let key: StatementArguments = [evaluation.step, evaluation.set, evaluation.metric]
+        guard
+            let row = try database.row(
+                "SELECT * FROM evaluations WHERE step = ? AND \"set\" = ? AND metric = ?", key)
+        else {
+            try database.run(
+                """
+                INSERT INTO evaluations (step, "set", metric, value, started, finished, evaluator,
+                    numerics_class) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                """,
+                [
+                    evaluation.step, evaluation.set, evaluation.metric, evaluation.value.stored,
+                    evaluation.started, evaluation.finished, evaluation.evaluator,
+                    evaluation.numericsClass,
+                ])
+            return .inserted
+        }
+        let existing = try EvaluationRecord(row: row)
+        if existing.value.stored.bitPattern == evaluation.value.stored.bitPattern {
+            return .identical
+        }
+        let text =
+            "\(evaluation.metric) of \(evaluation.set) at step \(evaluation.step) is "
+            + "\(existing.value) by \(existing.evaluator) and \(evaluation.value) by "
+            + "\(evaluation.evaluator); the first stays"
+        try insert(
+            EventRecord(
+                time: now(), kind: "evaluation_differs", severity: .error, step: evaluation.step,
+                text: text),
+            into: database, term: term)
+        return .differing
+    }
+
+    /// Records an event.
+    public func insertEvent(_ event: EventRecord) throws(StorageError) {
+        try writeInTerm("recording an event") { database, term in
+            try self.insert(event, into: database, term: term)
+        }
+    }
+
+    private func insert(_ event: EventRecord, into database: Database, term: Int) throws {
+        try database.run(
+            """
+            INSERT INTO events (time, kind, severity, step, text, payload, term)
+            VALUES (?, ?, ?, ?, ?, ?, ?)
+            """,
+            [
+                event.time, event.kind, event.severity.rawValue, event.step, event.text,
+                event.payload, term,
+            ])
+    }
+
+    /// Records how far the run has come.
+    public func setState(_ state: RunRecord.State) throws(StorageError) {
+        try writeInTerm("recording that the run is \(state.rawValue)") { database, _ in
+            try database.run(
+                "UPDATE runs SET state = ?, finished = ?",
+                [state.rawValue, state == .finished ? self.now() : nil])
+        }
+    }
+
+    /// Records the numerics class that the first worker of a role brought.
+    public func setNumericsClasses(
+        training: String? = nil, evaluation: String? = nil
+    ) throws(StorageError) {
+        try writeInTerm("recording the numerics classes") { database, _ in
+            try database.run(
+                """
+                UPDATE runs SET training_class = coalesce(?, training_class),
+                    evaluation_class = coalesce(?, evaluation_class)
+                """, [training, evaluation])
+        }
+    }
+
+    /// Records settings that a resumed run may change.
+    public func updateSettings(_ settings: String, digest: UInt64) throws(StorageError) {
+        try writeInTerm("recording the settings") { database, _ in
+            try database.run(
+                "UPDATE runs SET settings = ?, settings_digest = ?", [settings, digest.hex])
+        }
+    }
+
+    /// Ends the writer; what was written is durable before.
+    public func close() throws(StorageError) {
+        do {
+            try queue.close()
+        } catch {
+            throw StorageError.database("closing", path, error)
+        }
+    }
+
+    private var noRun: StorageError {
+        StorageError(.notFound, "ledger \(path) records no run; start one with lineup train")
+    }
+
+    /// Runs a transaction that only the coordinator of the newest term may run.
+    private func writeInTerm<Value>(
+        _ what: String, _ body: (Database, Int) throws -> Value
+    ) throws(StorageError) -> Value {
+        guard let term else {
+            throw StorageError(
+                .staleTerm, "ledger \(path): \(what): no term has begun; call beginTerm first")
+        }
+        return try write(what) { database in
+            guard let row = try database.row("SELECT term FROM runs") else { throw self.noRun }
+            let newest: Int = try row.get("term")
+            guard newest == term else {
+                throw StorageError(
+                    .staleTerm,
+                    "ledger \(self.path): \(what) in term \(term): term \(newest) has begun, "
+                        + "another coordinator has taken over; this one must end")
+            }
+            return try body(database, term)
+        }
+    }
+
+    private func write<Value>(
+        _ what: String, _ body: (Database) throws -> Value
+    ) throws(StorageError) -> Value {
+        do {
+            // GRDB begins an immediate transaction: no other writer can come between.
+            return try queue.write(body)
+        } catch {
+            throw StorageError.database(what, path, error)
+        }
+    }
+}

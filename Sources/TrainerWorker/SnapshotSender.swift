@@ -1,0 +1,151 @@
+internal import Basics
+internal import ClusterCore
+internal import Foundation
+internal import Protocol
+internal import Storage
+internal import Training
+internal import Transport
+
+/// Copies the state aside between two applies and sends the copy, off the training path.
+///
+/// - Note: @unchecked: everything that changes is touched only under `condition`.
+final class SnapshotSender: @unchecked Sendable {
+    private struct Copy {
+        let snapshot: StateSnapshot
+        let history: UInt64
+    }
+
+    private let context: Context
+    private let coordinator: String
+    private let worker: String
+    private let run: UInt64
+    private let metadata: @Sendable (Int, UInt64) -> CheckpointMetadata
+    private let mailbox: Mailbox<TrainerShell.Input>
+    private let condition = NSCondition()
+    private var copies: [Int: Copy] = [:]
+    private var copying = 0
+    private var sends = 0
+    private var isStopping = false
+
+    init(
+        context: Context, coordinator: String, worker: String, run: UInt64,
+        metadata: @escaping @Sendable (Int, UInt64) -> CheckpointMetadata,
+        mailbox: Mailbox<TrainerShell.Input>
+    ) {
+        self.context = context
+        self.coordinator = coordinator
+        self.worker = worker
+        self.run = run
+        self.metadata = metadata
+        self.mailbox = mailbox
+    }
+
+    /// Copies the state of a step; ``waitUntilCopied()`` returns when it may change again.
+    func copy(
+        _ state: TrainingState, step: Int, history: UInt64, recovery: Bool, send: Bool
+    ) {
+        inBackground(state, step: step, history: history) { [self] in
+            if send { self.send(step: step, recovery: recovery) }
+        }
+    }
+
+    /// Sends the state of a step to a joiner.
+    func donate(
+        _ state: TrainingState, step: Int, history: UInt64, to address: String, joiner: String
+    ) {
+        inBackground(state, step: step, history: history) { [self] in
+            stream(step: step, to: address, kind: .state, recovery: false) { [mailbox] why in
+                mailbox.post(.note("state of step \(step) did not reach \(joiner): \(why)"))
+            }
+        }
+    }
+
+    /// Sends a copy to the coordinator.
+    func send(step: Int, recovery: Bool) {
+        stream(step: step, to: coordinator, kind: .checkpoint, recovery: recovery) {
+            [mailbox] why in
+            mailbox.post(.sendFailed(step: step, why: why))
+        }
+    }
+
+    /// Forgets the copy of a step, and older ones.
+    func release(step: Int) {
+        condition.withLock { copies = copies.filter { $0.key > step } }
+    }
+
+    /// Returns when no copy is being made.
+    func waitUntilCopied() {
+        condition.withLock {
+            while copying > 0 { condition.wait() }
+        }
+    }
+
+    /// Ends sends under way.
+    func stop() {
+        condition.withLock { isStopping = true }
+    }
+
+    private func inBackground(
+        _ state: TrainingState, step: Int, history: UInt64, then: @escaping @Sendable () -> Void
+    ) {
+        let isCopied = condition.withLock {
+            if copies[step] == nil { copying += 1 }
+            return copies[step] != nil
+        }
+        guard !isCopied else { return then() }
+        Thread.detachNewThread { [self] in
+            do {
+                let snapshot = try state.copyAside()
+                condition.withLock {
+                    copies[step] = Copy(snapshot: snapshot, history: history)
+                    copying -= 1
+                    condition.broadcast()
+                }
+                then()
+            } catch {
+                condition.withLock {
+                    copying -= 1
+                    condition.broadcast()
+                }
+                mailbox.post(.sendFailed(step: step, why: "\(error)"))
+            }
+        }
+    }
+
+    private func stream(
+        step: Int, to address: String, kind: WireDataHeader.Kind, recovery: Bool,
+        failed: @escaping @Sendable (String) -> Void
+    ) {
+        let (copy, number) = condition.withLock {
+            sends += 1
+            return (copies[step], sends)
+        }
+        guard let copy else { return failed("no copy of step \(step) is held") }
+        Thread.detachNewThread { [self] in
+            do {
+                let tensors = copy.snapshot.tensors.map { tensor in
+                    CheckpointTensor(
+                        name: tensor.name, shape: tensor.shape,
+                        bytes: tensor.withUnsafeBytes { $0 }, owner: nil)
+                }
+                let file = try SerialisedCheckpoint(
+                    tensors, metadata: metadata(step, copy.history))
+                var header = WireDataHeader()
+                header.kind = kind
+                header.run = run
+                header.step = UInt64(step)
+                header.worker = worker
+                header.recovery = recovery
+                try file.header.withUnsafeBytes { start in
+                    try ChunkSender.send(
+                        context, to: address, identity: "\(worker)-send-\(number)", base: header,
+                        segments: [start] + file.tensors.map(\.bytes),
+                        isCancelled: { self.condition.withLock { self.isStopping } })
+                }
+                withExtendedLifetime(copy) {}
+            } catch {
+                failed("\(error)")
+            }
+        }
+    }
+}

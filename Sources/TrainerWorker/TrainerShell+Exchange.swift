@@ -1,0 +1,151 @@
+internal import Basics
+internal import ClusterCore
+internal import Foundation
+internal import Logging
+internal import Protocol
+internal import Tensors
+internal import Training
+internal import Transport
+
+extension TrainerShell {
+    func openExchange(step: Int, history: UInt64, members: [WireMember]) throws {
+        buffers = StepBuffers(
+            step: step, history: history, layout: layout!, slotCount: machine!.slotCount,
+            effect: takeContribution())
+        exchangeBegan = nil
+        try connect(members)
+        let waiting = parked
+        parked = []
+        for (header, payload) in waiting where header.step >= UInt64(step) {
+            take(header, payload)
+        }
+    }
+
+    /// One DEALER to each peer's data socket.
+    func connect(_ members: [WireMember]) throws {
+        let wanted = members.filter { $0.worker != worker }
+        for (name, peer) in peers
+        where !wanted.contains(where: { $0.worker == name && $0.dataAddress == peer.address }) {
+            peers[name] = nil
+        }
+        for member in wanted where peers[member.worker] == nil {
+            let socket = try Socket(
+                context, .dealer, identity: worker, frameBytesMax: WireCodec.headerBytesMax)
+            try socket.connect(member.dataAddress)
+            peers[member.worker] = (member.dataAddress, socket)
+        }
+    }
+
+    func perform(_ action: ExchangeStateMachine.Action) throws {
+        switch action {
+        case .sendPartial(let run, let blocks, let peer):
+            for block in blocks { try sendPartial(run, block: block, to: peer) }
+        case .keepPartial, .combine:
+            // Sums are made once, when a block is finished or sent, straight from the parts.
+            break
+        case .finish(let blocks):
+            try buffers!.finish(blocks, threads: options.slotThreads)
+        case .broadcast(let blocks, let names):
+            for block in blocks { sendResult(block, to: names) }
+        case .complete: break
+        }
+    }
+
+    private func header(
+        _ kind: WireDataHeader.Kind, block: Int, digest: UInt64
+    ) -> WireDataHeader {
+        var header = WireDataHeader()
+        header.kind = kind
+        header.run = link.run
+        header.history = buffers!.history
+        header.step = UInt64(buffers!.step)
+        header.block = UInt32(block)
+        header.digest = digest
+        return header
+    }
+
+    private func sendPartial(_ run: SlotRun, block: Int, to peer: String) throws {
+        guard let (_, socket) = peers[peer] else { return }
+        let sum = FloatBuffer(count: layout!.range(block).count)
+        try buffers!.sum(run, block: block, into: sum.base)
+        var header = header(.partial, block: block, digest: sum.digest(0..<sum.count))
+        header.low = UInt32(run.low)
+        header.high = UInt32(run.high)
+        socket.send(header: WireCodec.encode(header), payloadBytes: sum.count * 4) {
+            $0.copyMemory(from: sum.bytes(0..<sum.count))
+        }
+    }
+
+    private func sendResult(_ block: Int, to names: [String]) {
+        let range = layout!.range(block)
+        let bytes = UnsafeRawBufferPointer(
+            start: layout!.pointer(block, in: buffers!.effect), count: range.count * 4)
+        let header = WireCodec.encode(
+            header(.result, block: block, digest: XXH64.digest(bytes)))
+        for name in names {
+            guard let (_, socket) = peers[name] else { continue }
+            socket.send(header: header, payloadBytes: bytes.count) { $0.copyMemory(from: bytes) }
+        }
+    }
+
+    // MARK: In
+
+    func receiveData() {
+        while end == nil, let frames = data.receive() {
+            guard frames.count == 3, let peer = frames[0].text,
+                let header = try? frames[1].withUnsafeBytes({ bytes throws(ProtocolError) in
+                    try WireCodec.decodeHeader(bytes)
+                }), header.run == link.run, link.run != 0
+            else { continue }
+            switch header.kind {
+            case .partial, .result: take(header, frames[2])
+            case .state: takeState(header, frames[2], from: peer)
+            default: continue
+            }
+        }
+    }
+
+    private func take(_ header: WireDataHeader, _ payload: Frame) {
+        guard let machine, let layout else { return }
+        guard let buffers, machine.isExchanging(step: Int(clamping: header.step), history: header.history)
+        else {
+            // A peer may be one step ahead: it has this trainer's part of the last one already.
+            let isAhead = header.step == UInt64(machine.step + 1) || header.step == UInt64(machine.step + 2)
+            if isAhead && parked.count < 4 * (layout.blockCount + 1) * machine.slotCount {
+                parked.append((header, payload))
+            }
+            return
+        }
+        let block = Int(header.block)
+        guard block < layout.blockCount, payload.count == layout.range(block).count * 4 else {
+            logger.warning("a block of a wrong size was ignored")
+            return
+        }
+        let isWanted: Bool
+        var run = SlotRun(0, 1)
+        if header.kind == .partial {
+            guard header.low < header.high, Int(header.high) <= machine.slotCount else { return }
+            run = SlotRun(Int(header.low), Int(header.high))
+            isWanted = machine.wantsPartial(block, run: run)
+        } else {
+            isWanted = machine.wantsResult(block)
+        }
+        guard isWanted else { return }
+        let isWhole = payload.withUnsafeBytes { XXH64.digest($0) == header.digest }
+        guard isWhole else {
+            leave(
+                failing: TrainerError(
+                    .failed,
+                    "block \(block) of step \(header.step) arrived damaged; this trainer leaves "
+                        + "so that its slots are computed elsewhere"))
+            return
+        }
+        if header.kind == .partial {
+            payload.withUnsafeBytes { buffers.keepPartial(block, run: run, $0) }
+            perform(self.machine!.partialReceived(block, run: run))
+        } else {
+            payload.withUnsafeBytes { buffers.keepResult(block, $0) }
+            perform(self.machine!.resultReceived(block))
+        }
+    }
+}

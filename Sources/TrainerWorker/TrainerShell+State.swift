@@ -1,0 +1,259 @@
+internal import Basics
+internal import ClusterCore
+internal import Datasets
+internal import Foundation
+internal import Images
+internal import MetricLearning
+internal import Networks
+internal import Protocol
+internal import Settings
+internal import Storage
+internal import Synchronization
+internal import Tensors
+internal import Training
+internal import Transport
+
+/// Bytes of a state that a peer sends.
+struct IncomingState {
+    let step: Int
+    let epoch: Int
+    var bytes: Data
+    var received = 0
+}
+
+extension TrainerShell {
+    // MARK: Getting ready
+
+    func prepare(_ welcome: WireWelcome) {
+        let options = options
+        let mailbox = mailbox
+        Thread.detachNewThread {
+            mailbox.post(.prepared(Result { try Self.prepare(welcome, options) }))
+        }
+    }
+
+    private static func prepare(
+        _ welcome: WireWelcome, _ options: TrainerOptions
+    ) throws -> Prepared {
+        var settings = try JSONDecoder().decode(Settings.self, from: Data(welcome.settings.utf8))
+        if let root = options.dataRoot { settings.data.root = root }
+        guard let root = settings.data.root else {
+            throw TrainerError(.differs, "the run names no data; give it with --data-root CROPS")
+        }
+        let dataSet = try DataSet(loading: root, sets: settings.evaluation.sets)
+        guard dataSet.digest == welcome.datasetDigest else {
+            throw TrainerError(
+                .differs,
+                "data set \(root) has digest \(dataSet.digest.hex), the run's has "
+                    + "\(welcome.datasetDigest.hex); name the run's own data with --data-root")
+        }
+        try Engine.load()
+        try Engine.setNumerics(.bitwise)
+        let configuration = try TrainingConfiguration(settings: settings, device: options.device)
+        let inputs = try SlotInputs(
+            catalogue: dataSet.catalogue,
+            input: InputConfiguration(settings: settings, isTraining: true), seed: settings.seed,
+            threads: settings.data.decodeThreads)
+        return Prepared(
+            settings: settings, configuration: configuration, inputs: inputs,
+            computer: try SlotComputer(configuration),
+            flat: FlatLayout(try Network(configuration.network)),
+            numerics: try NumericsClass.describe(settings, device: options.device),
+            datasetDigest: dataSet.digest)
+    }
+
+    func didPrepare(_ prepared: Prepared) {
+        self.prepared = prepared
+        layout = EffectLayout(prepared.flat)
+        snapshots = SnapshotSender(
+            context: context, coordinator: welcome.dataAddress, worker: worker, run: link.run,
+            metadata: { step, history in
+                CheckpointMetadata(
+                    step: step, settingsDigest: prepared.settings.digest,
+                    datasetDigest: prepared.datasetDigest, numericsClass: prepared.numerics,
+                    history: history)
+            }, mailbox: mailbox)
+        var message = WirePrepared()
+        message.datasetDigest = prepared.datasetDigest
+        message.blockCount = UInt64(layout!.blockCount)
+        message.numerics.description_p = prepared.numerics
+        perform(machine!.prepared(message))
+    }
+
+    // MARK: Getting the state
+
+    func startLoading(_ load: WireLoadState) {
+        epoch += 1
+        pool.dropWaiting()
+        pool.waitUntilIdle()
+        snapshots?.waitUntilCopied()
+        state = nil
+        buffers = nil
+        parked = []
+        let step = Int(clamping: load.step)
+        let epoch = epoch
+        let configuration = prepared!.configuration
+        let mailbox = mailbox
+        switch load.source {
+        case .peer: incoming = IncomingState(step: step, epoch: epoch, bytes: Data())
+        case .initial:
+            Thread.detachNewThread {
+                mailbox.post(
+                    .loaded(
+                        Result {
+                            let state = try TrainingState.initial(configuration)
+                            return Loaded(state: state, digest: try state.digest())
+                        }, epoch: epoch))
+            }
+        case .checkpoint:
+            let context = context
+            let welcome = welcome
+            let identity = worker + "-fetch-\(epoch)"
+            let run = link.run
+            Thread.detachNewThread {
+                mailbox.post(
+                    .loaded(
+                        Result {
+                            let bytes = try Self.checkpointBytes(
+                                load, welcome, context, identity: identity, run: run)
+                            return try Self.state(
+                                of: bytes, step: step, configuration: configuration)
+                        }, epoch: epoch))
+            }
+        default: leave(failing: TrainerError(.failed, "told to load a state from nowhere"))
+        }
+    }
+
+    /// From the run's folder where this machine sees it, else over the data channel.
+    private static func checkpointBytes(
+        _ load: WireLoadState, _ welcome: WireWelcome, _ context: Context, identity: String,
+        run: UInt64
+    ) throws -> Data {
+        let path = welcome.runDirectory + "/" + load.file
+        if let bytes = try? Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe),
+            bytes.count == Int(load.byteCount),
+            bytes.withUnsafeBytes({ XXH64.digest($0) }) == load.digest
+        {
+            return bytes
+        }
+        return try FileFetcher.fetch(
+            context, from: welcome.dataAddress, identity: identity, run: run, file: load.file,
+            byteCount: Int(load.byteCount), digest: load.digest)
+    }
+
+    static func state(
+        of bytes: Data, step: Int, configuration: TrainingConfiguration
+    ) throws -> Loaded {
+        let reader = try CheckpointReader(
+            path: "state of step \(step)", verifying: true, files: MemoryFile(bytes))
+        guard reader.metadata.step == step else {
+            throw TrainerError(
+                .failed, "asked for the state of step \(step), got step \(reader.metadata.step)")
+        }
+        let places = Dictionary(
+            uniqueKeysWithValues: reader.tensors.map { ($0.name, $0) })
+        let state = try TrainingState.loading(configuration, step: step) { name in
+            places[name].map { ($0.shape, $0.bytes) }
+        }
+        withExtendedLifetime(reader) {}
+        return Loaded(state: state, digest: reader.digests.state)
+    }
+
+    func didLoad(_ loaded: Loaded, epoch: Int) {
+        guard epoch == self.epoch else { return }
+        state = loaded.state
+        perform(machine!.stateLoaded(step: loaded.state.step, digest: loaded.digest))
+    }
+
+    /// A chunk of the state from a peer.
+    func takeState(_ header: WireDataHeader, _ payload: Frame, from peer: String) {
+        var answer = WireDataHeader()
+        answer.kind = .credit
+        answer.length = 1
+        guard var incoming, incoming.step == Int(clamping: header.step) else {
+            answer.kind = .fetchFailed
+            data.send([WireCodec.encode(answer), Data("not waiting for a state".utf8)], to: peer)
+            return
+        }
+        let offset = Int(clamping: header.offset)
+        let total = Int(clamping: header.total)
+        if incoming.bytes.isEmpty {
+            guard total <= 1 << 40 else { return }
+            incoming.bytes = Data(count: total)
+        }
+        let isWhole = payload.withUnsafeBytes { XXH64.digest($0) == header.digest }
+        guard isWhole, offset == incoming.received, incoming.bytes.count == total,
+            offset + payload.count <= total
+        else {
+            leave(
+                failing: TrainerError(
+                    .failed, "the state of step \(header.step) arrived damaged; start again"))
+            return
+        }
+        payload.withUnsafeBytes { bytes in
+            incoming.bytes.withUnsafeMutableBytes {
+                UnsafeMutableRawBufferPointer(rebasing: $0[offset..<offset + bytes.count])
+                    .copyMemory(from: bytes)
+            }
+        }
+        incoming.received += payload.count
+        data.send([WireCodec.encode(answer)], to: peer)
+        guard incoming.received == total else {
+            self.incoming = incoming
+            return
+        }
+        self.incoming = nil
+        let configuration = prepared!.configuration
+        let mailbox = mailbox
+        let bytes = incoming.bytes
+        let (step, epoch) = (incoming.step, incoming.epoch)
+        Thread.detachNewThread {
+            mailbox.post(
+                .loaded(
+                    Result {
+                        try Self.state(of: bytes, step: step, configuration: configuration)
+                    }, epoch: epoch))
+        }
+    }
+
+    // MARK: Giving the state
+
+    func snapshot(step: Int, recovery: Bool, send: Bool) {
+        snapshots?.copy(
+            state!, step: step, history: currentHistory, recovery: recovery, send: send)
+    }
+
+    func donate(_ donation: WireDonateState) {
+        snapshots?.donate(
+            state!, step: Int(clamping: donation.step), history: currentHistory,
+            to: donation.dataAddress, joiner: donation.worker)
+    }
+
+    /// History digest up to the state that is held.
+    private var currentHistory: UInt64 { machine!.history }
+}
+
+/// A file that is in memory already, for readers that want one.
+struct MemoryFile: FileLayer {
+    private let bytes: Data
+
+    init(_ bytes: Data) { self.bytes = bytes }
+
+    func contents(of path: String) throws(StorageError) -> FileContents {
+        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 64)
+        bytes.withUnsafeBytes { copy.copyMemory(from: $0) }
+        return FileContents(UnsafeRawBufferPointer(copy)) { $0.deallocate() }
+    }
+
+    func createDirectory(_ path: String) throws(StorageError) { throw readOnly }
+    func create(_ path: String) throws(StorageError) -> any OutputFile { throw readOnly }
+    func rename(_ path: String, to newPath: String) throws(StorageError) { throw readOnly }
+    func remove(_ path: String) throws(StorageError) { throw readOnly }
+    func exists(_ path: String) -> Bool { true }
+    func list(_ directory: String) throws(StorageError) -> [String] { [] }
+    func synchroniseDirectory(_ path: String) throws(StorageError) {}
+
+    private var readOnly: StorageError {
+        StorageError(.io, "a state in memory cannot be changed like a file")
+    }
+}

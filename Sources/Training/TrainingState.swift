@@ -1,0 +1,240 @@
+import Basics
+public import Networks
+import Synchronization
+public import Tensors
+
+// @unchecked: `step` and the tensors' contents change in apply, pull, push and loading alone, which
+// their caller never runs while a slot reads; `prepared` is guarded by its mutex.
+/// Weights, optimizer moments and batch-norm averages after some number of steps.
+///
+/// Only ``apply(_:to:threads:)`` changes it; slots read it from several threads at once.
+public final class TrainingState: @unchecked Sendable {
+    /// What the run computes.
+    public let configuration: TrainingConfiguration
+    /// The network.
+    public let network: Network
+    /// Where each parameter lies in flat gradients.
+    public let layout: FlatLayout
+    /// The network's parameters, on the configuration's device.
+    public let parameters: [Tensor]
+    /// Adam's first moments.
+    public let firstMoments: [Tensor]
+    /// Adam's second moments.
+    public let secondMoments: [Tensor]
+    /// Running means and variances.
+    public let buffers: [Tensor]
+    /// Updates made so far.
+    public private(set) var step: Int
+
+    private let named: [NamedTensor]
+    private let prepared = Mutex<Prepared>(Prepared())
+
+    private struct Prepared {
+        var tensors: [Tensor] = []
+        var isCurrent = false
+    }
+
+    /// Allocates zeros; ``initial(_:)`` and ``loading(_:step:find:)`` fill them.
+    private init(_ configuration: TrainingConfiguration, step: Int) throws {
+        self.configuration = configuration
+        network = try Network(configuration.network)
+        layout = FlatLayout(network)
+        self.step = step
+        let weights = network.parameters.map { (name: $0.name, shape: $0.shape) }
+        let averages = network.buffers.map { (name: $0.name, shape: $0.shape) }
+        let groups = [
+            Self.allocate("network/", weights), Self.allocate("network/", averages),
+            Self.allocate("optimizer/m/", weights), Self.allocate("optimizer/v/", weights),
+        ]
+        named = groups.flatMap { $0 }
+        let device = configuration.device
+        let tensors = try groups.map { group in
+            try group.map { try $0.view().to(device: device) }
+        }
+        parameters = tensors[0]
+        buffers = tensors[1]
+        firstMoments = tensors[2]
+        secondMoments = tensors[3]
+    }
+
+    /// Lays tensors out in one buffer, each at a multiple of 64 bytes.
+    private static func allocate(
+        _ prefix: String, _ specs: [(name: String, shape: [Int])]
+    ) -> [NamedTensor] {
+        var offsets: [Int] = []
+        var total = 0
+        for spec in specs {
+            offsets.append(total)
+            total += (spec.shape.reduce(1, *) + 15) / 16 * 16
+        }
+        let buffer = FloatBuffer(count: total)
+        return zip(specs, offsets).map { spec, offset in
+            NamedTensor(
+                name: prefix + spec.name, shape: spec.shape, buffer: buffer, offset: offset)
+        }
+    }
+
+    /// The state before the first step: a pure function of the configuration.
+    public static func initial(_ configuration: TrainingConfiguration) throws -> TrainingState {
+        let state = try TrainingState(configuration, step: 0)
+        let parameters = state.network.parameters
+        Parallel.run(parts: 2) { part, parts in
+            for index in stride(from: part, to: parameters.count, by: parts) {
+                state.named[index].withUnsafeMutableBytes { bytes in
+                    parameters[index].initializer.fill(
+                        bytes.bindMemory(to: Float.self), shape: parameters[index].shape,
+                        seed: configuration.seed, index: index)
+                }
+            }
+        }
+        for (index, buffer) in state.network.buffers.enumerated() {
+            state.named[parameters.count + index].withUnsafeMutableBytes { bytes in
+                bytes.bindMemory(to: Float.self).update(repeating: buffer.initialValue)
+            }
+        }
+        try state.push()
+        return state
+    }
+
+    /// The state that a checkpoint or a peer holds.
+    ///
+    /// - Parameters:
+    ///   - step: updates made when it was stored.
+    ///   - find: the sizes and bytes of a tensor by its name in ``tensors()``, nil when missing.
+    /// - Throws: ``TrainingError`` with code `missingTensor` or `shapeMismatch` that names the tensor,
+    ///   and what `find` throws.
+    public static func loading(
+        _ configuration: TrainingConfiguration, step: Int,
+        find: (String) throws -> (shape: [Int], bytes: UnsafeRawBufferPointer)?
+    ) throws -> TrainingState {
+        let state = try TrainingState(configuration, step: step)
+        for tensor in state.named {
+            guard let (shape, bytes) = try find(tensor.name) else {
+                throw TrainingError(
+                    .missingTensor,
+                    "tensor '\(tensor.name)' is missing at step \(step); the run's network "
+                        + "'\(configuration.network.backbone.rawValue)' needs it "
+                        + "with sizes \(tensor.shape)")
+            }
+            guard shape == tensor.shape, bytes.count == tensor.byteCount else {
+                throw TrainingError(
+                    .shapeMismatch,
+                    "tensor '\(tensor.name)' has sizes \(shape) and \(bytes.count) bytes, the run "
+                        + "wants \(tensor.shape) and \(tensor.byteCount); resume with the run's "
+                        + "own settings")
+            }
+            tensor.withUnsafeMutableBytes { $0.copyMemory(from: bytes) }
+        }
+        try state.push()
+        return state
+    }
+
+    /// Every tensor in the order of checkpoints, over the state's own memory.
+    ///
+    /// `network/` parameters in registration order, `network/` running means and variances, then
+    /// `optimizer/m/` and `optimizer/v/`. On a GPU the values are copied to the host first.
+    public func tensors() throws -> [NamedTensor] {
+        try pull()
+        return named
+    }
+
+    /// A copy in host memory that later steps do not change.
+    public func copyAside(threads: Int = 1) throws -> StateSnapshot {
+        try pull()
+        let copies = Self.allocate("", named.map { (name: $0.name, shape: $0.shape) })
+        Parallel.run(parts: threads) { [named] part, parts in
+            for index in stride(from: part, to: copies.count, by: parts) {
+                named[index].withUnsafeBytes { source in
+                    copies[index].withUnsafeMutableBytes { $0.copyMemory(from: source) }
+                }
+            }
+        }
+        return StateSnapshot(step: step, tensors: copies)
+    }
+
+    /// The digest of everything: all tensors and the step.
+    public func digest(threads: Int = 1) throws -> UInt64 {
+        StateSnapshot(step: step, tensors: try tensors()).digest(threads: threads)
+    }
+
+    /// The digest of the weights and batch-norm averages alone, as checkpoints are compared by.
+    public func weightsDigest(threads: Int = 1) throws -> UInt64 {
+        StateSnapshot(step: step, tensors: try tensors()).weightsDigest(threads: threads)
+    }
+
+    /// The parameters as slots use them, made once a step and shared by all slots.
+    ///
+    /// Convolution weights lie channels-last, as their inputs do, so that no slot reorders them.
+    public func preparedParameters() throws -> [Tensor] {
+        try prepared.withLock { prepared in
+            if prepared.isCurrent { return prepared.tensors }
+            try withoutGradient {
+                if prepared.tensors.isEmpty {
+                    prepared.tensors = try parameters.map { parameter in
+                        let plain = try parameter.detach()
+                        return parameter.rank == 4 ? try plain.contiguous(.channelsLast) : plain
+                    }
+                } else {
+                    for (copy, parameter) in zip(prepared.tensors, parameters)
+                    where copy.dataAddress != parameter.dataAddress {
+                        try copy.copy_(parameter)
+                    }
+                }
+            }
+            prepared.isCurrent = true
+            return prepared.tensors
+        }
+    }
+
+    func didApply(step: Int) {
+        self.step = step
+        prepared.withLock { $0.isCurrent = false }
+    }
+
+    private var groups: [Tensor] { parameters + buffers + firstMoments + secondMoments }
+
+    /// Brings the host's copy up to date; nothing to do where the state lives on the host.
+    private func pull() throws(TensorError) {
+        guard configuration.device != .cpu else { return }
+        for (tensor, host) in zip(groups, named) { try host.view().copy_(tensor) }
+    }
+
+    /// Brings the device up to date with the host's copy.
+    private func push() throws(TensorError) {
+        prepared.withLock { $0.isCurrent = false }
+        guard configuration.device != .cpu else { return }
+        for (tensor, host) in zip(groups, named) { try tensor.copy_(host.view()) }
+    }
+}
+
+/// A training state's tensors at one step, in memory of their own.
+public struct StateSnapshot: Sendable {
+    /// Updates made.
+    public let step: Int
+    /// The tensors in the order of ``TrainingState/tensors()``.
+    public let tensors: [NamedTensor]
+
+    /// The digest of all tensors and the step.
+    public func digest(threads: Int = 1) -> UInt64 {
+        var hash = XXH64()
+        for digest in digests(tensors, threads) { hash.update(digest) }
+        hash.update(UInt64(step))
+        return hash.finish()
+    }
+
+    /// The digest of the `network/` tensors alone.
+    public func weightsDigest(threads: Int = 1) -> UInt64 {
+        StateDigest.combined(digests(tensors.filter { $0.name.hasPrefix("network/") }, threads))
+    }
+
+    private func digests(_ tensors: [NamedTensor], _ threads: Int) -> [UInt64] {
+        let results = Mutex([UInt64](repeating: 0, count: tensors.count))
+        Parallel.run(parts: threads) { part, parts in
+            for index in stride(from: part, to: tensors.count, by: parts) {
+                let digest = tensors[index].digest
+                results.withLock { $0[index] = digest }
+            }
+        }
+        return results.withLock { $0 }
+    }
+}

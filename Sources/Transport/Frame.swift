@@ -1,0 +1,42 @@
+public import Foundation
+internal import CZeroMQ
+
+/// One received frame; owns ZeroMQ's buffer, so that nothing is copied on the way in.
+///
+/// - Note: @unchecked: the buffer is never written after the frame is made.
+public final class Frame: @unchecked Sendable {
+    private let message: UnsafeMutablePointer<zmq_msg_t>
+
+    init() {
+        message = .allocate(capacity: 1)
+        zmq_msg_init(message)
+    }
+
+    deinit {
+        zmq_msg_close(message)
+        message.deallocate()
+    }
+
+    var handle: UnsafeMutablePointer<zmq_msg_t> { message }
+
+    /// Length in bytes.
+    public var count: Int { zmq_msg_size(message) }
+
+    /// The frame's bytes, valid inside the call.
+    public func withUnsafeBytes<Result, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        try body(UnsafeRawBufferPointer(start: zmq_msg_data(message), count: count))
+    }
+
+    /// The frame as text, nil when it is not UTF-8.
+    public var text: String? {
+        withUnsafeBytes { String(validating: $0, as: UTF8.self) }
+    }
+
+    /// A copy of the frame.
+    public var data: Data { withUnsafeBytes { Data($0) } }
+
+    /// File descriptor of the connection that the frame came over, -1 when unknown.
+    public var sourceDescriptor: Int32 { lineup_zmq_source_fd(message) }
+}

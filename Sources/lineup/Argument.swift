@@ -1,0 +1,4 @@
+import ArgumentParser
+
+/// A command's positional argument; Tensors has an `Argument` of its own.
+typealias Argument = ArgumentParser.Argument

@@ -1,0 +1,80 @@
+import ArgumentParser
+import ClusterCore
+import Coordinator
+import Foundation
+
+/// `lineup coordinator`: leads a run.
+struct CoordinatorCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "coordinator",
+        abstract: "Lead a run: dispatch mini-batches, commit steps, keep ledger and checkpoints.",
+        discussion: """
+            Needs neither a GPU nor LibTorch. Starts the run, or goes on with it where it is.
+
+            Example: lineup coordinator experiments/base --bind tcp://127.0.0.1:5555
+            """
+    )
+
+    @Argument(help: "The run's folder; params.json in it holds the settings.")
+    var run: String
+
+    @Option(help: "Control address; port * takes a free one.")
+    var bind = "tcp://127.0.0.1:5555"
+
+    @Flag(help: "Allow an address that other machines reach, without encryption.")
+    var insecure = false
+
+    @Option(help: "Trainers that the first step waits for, 60 s at most.")
+    var expectTrainers = 1
+
+    @Option(help: "Evaluators that the end of the run waits for, 60 s at most.")
+    var expectEvaluators = 0
+
+    @Option(name: .customLong("set"), help: "Override a setting: KEY=VALUE, repeatable.")
+    var overrides: [String] = []
+
+    @Option(help: "Where the data set is on this machine.")
+    var dataRoot: String?
+
+    @Flag(help: .hidden)
+    var supervised = false
+
+    func run() async throws {
+        StandardErrorLog.bootstrap()
+        let (run, overrides, dataRoot) = (run, overrides, dataRoot)
+        let options = CoordinatorOptions(
+            bind: bind, isInsecure: insecure, expectedTrainers: expectTrainers,
+            expectedEvaluators: expectEvaluators, host: hostName(), version: lineupVersion)
+        if insecure { warnInsecure(bind) }
+        let supervised = supervised
+        let outcome = try await onOwnThread {
+            let folder = try RunFolder(
+                path: run, intent: .startOrResume, overrides: overrides, dataRoot: dataRoot)
+            let dataSet = try folder.dataSet()
+            try folder.prepare()
+            let shell = try CoordinatorShell(folder: folder, dataSet: dataSet, options: options)
+            let signals = DrainSignals(drain: shell.drain)
+            if supervised { watchStandardInput(shell.drain) }
+            if !supervised { say("listening on \(shell.address)") }
+            defer { withExtendedLifetime(signals) {} }
+            return try shell.run()
+        }
+        switch outcome {
+        case .finished: break
+        case .drained: throw ExitCode(75)
+        case .failed(let why): throw CoordinatorFailure(message: why)
+        }
+    }
+}
+
+/// Says one line on standard error.
+func say(_ line: String) {
+    FileHandle.standardError.write(Data((line + "\n").utf8))
+}
+
+/// Warns of a channel without encryption.
+func warnInsecure(_ address: String) {
+    say(
+        "lineup: warning: messages at \(address) are neither encrypted nor authenticated; use it "
+            + "on a network you trust")
+}

@@ -1,0 +1,155 @@
+import ArgumentParser
+import Coordinator
+import Foundation
+import Settings
+import Tensors
+
+/// Options that `train` and `resume` share.
+struct ClusterOptions: ParsableArguments {
+    @Option(help: "Trainer processes; 0 takes one per device.")
+    var trainers = 0
+
+    @Option(help: "Evaluator processes.")
+    var evaluators = 1
+
+    @Option(help: "Devices of the trainers: auto, cpu, cuda:0,cuda:1 or cuda:0-3.")
+    var devices = "auto"
+
+    @Option(help: "Device of the evaluators.")
+    var evaluatorDevice = "cpu"
+
+    @Option(help: "Slots computed at once by a trainer; 0 shares the cores out (1 on a GPU).")
+    var slotsAtOnce = 0
+
+    @Option(help: "How often a trainer or evaluator that died is started again.")
+    var restarts = 3
+
+    @Option(name: .customLong("set"), help: "Override a setting: KEY=VALUE, repeatable.")
+    var overrides: [String] = []
+
+    @Option(help: "Where the data set is on this machine.")
+    var dataRoot: String?
+
+    func run(_ path: String, intent: RunFolder.Intent) async throws {
+        let options = self
+        let code = try await onOwnThread {
+            let folder = try RunFolder(
+                path: path, intent: intent, overrides: options.overrides,
+                dataRoot: options.dataRoot
+            ) { say("setting \($0)") }
+            // What is wrong with the data is said here, before anything is written or started.
+            let dataSet = try folder.dataSet()
+            _ = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
+            let devices = try options.deviceList()
+            try Engine.load()
+            try folder.prepare()
+            let trainers = options.trainers > 0 ? options.trainers : devices.count
+            options.sayStandby(folder, trainers: trainers)
+            return try LocalCluster(
+                LocalClusterPlan(
+                    folder: folder, trainers: trainers, evaluators: options.evaluators,
+                    devices: devices, evaluatorDevice: options.evaluatorDevice,
+                    slotsAtOnce: options.slots(trainers: trainers, device: devices[0]),
+                    dataRoot: options.dataRoot, restarts: options.restarts)
+            ).run()
+        }
+        if code != 0 { throw ExitCode(code) }
+    }
+
+    func validate() throws {
+        guard trainers >= 0, evaluators >= 0, slotsAtOnce >= 0, restarts >= 0 else {
+            throw ValidationError(
+                "--trainers, --evaluators, --slots-at-once and --restarts must not be negative")
+        }
+    }
+
+    private func sayStandby(_ folder: RunFolder, trainers: Int) {
+        let slots = folder.settings.batch.miniBatchesPerStep
+        if trainers > slots {
+            say(
+                "\(trainers) trainers for \(slots) mini-batches a step: "
+                    + "\(trainers - slots) of them stand by")
+        }
+    }
+
+    private func slots(trainers: Int, device: String) -> Int {
+        if slotsAtOnce > 0 { return slotsAtOnce }
+        guard device == "cpu" else { return 1 }
+        return max(1, ProcessInfo.processInfo.activeProcessorCount / trainers)
+    }
+
+    private func deviceList() throws -> [String] {
+        if devices == "auto" {
+            let found = (try? Engine.devices()) ?? []
+            let gpus = found.filter { $0 != .cpu }
+            return gpus.isEmpty ? ["cpu"] : gpus.map(\.description)
+        }
+        var list: [String] = []
+        for part in devices.split(separator: ",") {
+            let text = part.trimmingCharacters(in: .whitespaces)
+            if let dash = text.lastIndex(of: "-"), let colon = text.lastIndex(of: ":"),
+                let low = Int(text[text.index(after: colon)..<dash]),
+                let high = Int(text[text.index(after: dash)...]), low <= high, high - low < 1_024
+            {
+                list += (low...high).map { text[...colon] + "\($0)" }
+            } else {
+                list.append(text)
+            }
+        }
+        guard !list.isEmpty else {
+            throw ValidationError(
+                "--devices '\(devices)' names no device; expected auto, cpu or cuda:0,cuda:1")
+        }
+        for device in list { _ = try parseDevice(device) }
+        return list
+    }
+}
+
+/// `lineup train`: one machine, everything.
+struct TrainCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "train",
+        abstract: "Start a run with all its roles on this machine, and watch it.",
+        discussion: """
+            Coordinator, trainers and evaluators are processes of their own; their logs are in \
+            RUN/logs. Ctrl+C stops at the next step boundary, a second one kills; either way \
+            'lineup resume RUN' goes on to the same result.
+
+            Example: lineup train experiments/base --trainers 2 --set data.root=data/crops
+            """
+    )
+
+    @Argument(help: "The run's folder; params.json in it holds the settings.")
+    var run: String
+
+    @Flag(help: "Start the run, or go on with it, whichever it is.")
+    var resume = false
+
+    @OptionGroup var options: ClusterOptions
+
+    func run() async throws {
+        try await options.run(run, intent: resume ? .startOrResume : .start)
+    }
+}
+
+/// `lineup resume`: goes on with a run.
+struct ResumeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "resume",
+        abstract: "Go on with a run after Ctrl+C, kill -9 or a loss of power.",
+        discussion: """
+            Any number of trainers gives the same result, bit for bit.
+
+            Example: lineup resume experiments/base --trainers 3
+            """
+    )
+
+    @Argument(help: "The run's folder.")
+    var run: String
+
+    @OptionGroup var options: ClusterOptions
+
+    func run() async throws {
+        try await options.run(run, intent: .resume)
+    }
+}

@@ -1,0 +1,67 @@
+import ArgumentParser
+import Foundation
+import Tensors
+import TrainerWorker
+
+/// `lineup trainer`: computes slots for a coordinator.
+struct TrainerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "trainer",
+        abstract: "Compute mini-batches for a coordinator and exchange gradients.",
+        discussion: """
+            Settings come from the coordinator. Ends with the run, or at SIGTERM.
+
+            Example: lineup trainer --coordinator tcp://head:5555 --device cuda:0 --data-root /data
+            """
+    )
+
+    @Option(help: "The coordinator's address.")
+    var coordinator: String
+
+    @Option(help: "Where slots are computed: cpu, cuda or cuda:N.")
+    var device = "cpu"
+
+    @Option(help: "Slots computed at once, one thread each; 0 takes one per core (1 on a GPU).")
+    var slotsAtOnce = 0
+
+    @Option(help: "Where the data set is on this machine.")
+    var dataRoot: String?
+
+    @Option(help: "Address for other trainers; port * takes a free one. Default: 127.0.0.1.")
+    var bind: String?
+
+    @Flag(help: "Allow an address that other machines reach, without encryption.")
+    var insecure = false
+
+    @Option(help: "Seconds to wait for a coordinator that does not answer.")
+    var patience = 60
+
+    @Flag(help: .hidden)
+    var supervised = false
+
+    func run() async throws {
+        StandardErrorLog.bootstrap()
+        let device = try parseDevice(device)
+        let bind = bind ?? "tcp://127.0.0.1:*"
+        try checkBind(bind, insecure: insecure)
+        guard slotsAtOnce >= 0, patience > 0 else {
+            throw ValidationError("--slots-at-once and --patience must not be negative")
+        }
+        let threads =
+            slotsAtOnce > 0
+            ? slotsAtOnce
+            : device == .cpu ? ProcessInfo.processInfo.activeProcessorCount : 1
+        let options = TrainerOptions(
+            coordinator: coordinator, device: device, slotThreads: threads, dataRoot: dataRoot,
+            bind: bind, patience: .seconds(patience), host: hostName(), version: lineupVersion)
+        let supervised = supervised
+        let end = try await onOwnThread {
+            let shell = try TrainerShell(options: options)
+            let signals = DrainSignals(drain: shell.drain)
+            if supervised { watchStandardInput(shell.drain) }
+            defer { withExtendedLifetime(signals) {} }
+            return try shell.run()
+        }
+        if end == .drained { throw ExitCode(75) }
+    }
+}

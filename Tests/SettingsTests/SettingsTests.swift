@@ -1,0 +1,262 @@
+import Basics
+import Foundation
+import Settings
+import Testing
+
+@Suite struct SettingsTests {
+    private func resolve(
+        _ json: String? = nil, _ overrides: String...
+    ) throws(SettingsError) -> Settings {
+        try Settings.resolve(paramsJSON: json.map { Data($0.utf8) }, overrides: overrides)
+    }
+
+    private func message(_ json: String?, _ overrides: String...) -> String {
+        do {
+            _ = try Settings.resolve(paramsJSON: json.map { Data($0.utf8) }, overrides: overrides)
+            return ""
+        } catch { return error.message }
+    }
+
+    @Test func nothingGivenIsThePublishedResNet() throws {
+        let settings = try resolve()
+        #expect(settings == Settings())
+        #expect(settings.network.backbone == .resnet50)
+        #expect(settings.batch.imagesPerSlot == 72)
+        #expect(settings.schedule.steps == 25000)
+        #expect(settings.loss.margin == .soft)
+        #expect(settings.numerics.threadsPerSlot == 1)
+    }
+
+    @Test func basicBringsItsOwnDefaultsWhereverItIsNamed() throws {
+        for settings in [
+            try resolve(#"{"network": {"backbone": "basic"}}"#),
+            try resolve(nil, "network.backbone=basic"),
+        ] {
+            #expect(settings == Settings.defaults(backbone: .basic))
+            #expect(settings.network.head == .direct)
+            #expect(settings.input.height == 64)
+        }
+        let chosen = try resolve(#"{"input": {"width": 32}}"#, "network.backbone=basic")
+        #expect(chosen.input.width == 32 && chosen.input.height == 64)
+    }
+
+    @Test func overridesWinAndTheLastOfThemToo() throws {
+        let settings = try resolve(
+            #"{"loss": {"margin": 0.5}, "seed": 7}"#, "loss.margin=0.2", "loss.margin=0.3")
+        #expect(settings.loss.margin == .number(0.3))
+        #expect(settings.seed == 7)
+    }
+
+    @Test func overridesReadEveryKindOfValue() throws {
+        let settings = try resolve(
+            nil, "augmentation.flip=false", "loss.margin=none", "optimizer.learning_rate=1e-4",
+            "evaluation.sets=val_eval,train_eval", "data.root=/a=b", "network.weights=null",
+            "checkpoint.recovery_seconds=5")
+        #expect(!settings.augmentation.flip)
+        #expect(settings.loss.margin == .none)
+        #expect(settings.optimizer.learningRate == 1e-4)
+        #expect(settings.evaluation.sets == ["val_eval", "train_eval"])
+        #expect(settings.data.root == "/a=b")
+        #expect(settings.network.weights == nil)
+        #expect(settings.checkpoint.recoverySeconds == 5)
+    }
+
+    @Test(arguments: [
+        ("loss.margn=1", "loss.margin"), ("margin=1", "loss.margin"),
+        ("batch_p=3", "batch.identities"), ("learning_rate=1", "optimizer.learning_rate"),
+        ("optimizer.lerning_rate=1", "optimizer.learning_rate"),
+        ("triplet_strategy=batch_hard", "loss.name"), ("steps=5", "schedule.steps"),
+        ("batch.images_per_identitiy=4", "batch.images_per_identity"),
+        ("checkpoint.evry_steps=4", "checkpoint.every_steps"),
+        ("embeding_dim=64", "network.embedding_dim"),
+    ])
+    func anUnknownSettingIsRefusedWithTheNearest(override: String, nearest: String) {
+        let text = message(nil, override)
+        #expect(text.contains("unknown setting"))
+        #expect(text.contains("'\(nearest)'"), "\(text)")
+    }
+
+    @Test func anUnknownSettingInAFileIsNamedWithItsLine() {
+        let text = message("{\n  \"loss\": {\n    \"margn\": 1\n  }\n}")
+        #expect(text.hasPrefix("params.json line 3: unknown setting 'loss.margn'"))
+    }
+
+    @Test(arguments: [
+        ("batch.identities=1", "'batch.identities' is 1; expected a whole number from 2 to 65536"),
+        ("batch.identities=2.5", "2.5; expected a whole number"),
+        ("schedule.steps=abc", "\"abc\"; expected a whole number"),
+        ("augmentation.flip=yes", "expected true or false"),
+        ("loss.margin=-1", "expected a number from 0 on, soft or none"),
+        ("loss.margin=sofd", "expected a number from 0 on, soft or none"),
+        ("loss.name=batch_hrad", "did you mean 'batch_hard'?"),
+        ("optimizer.learning_rate=0", "expected a number above 0"),
+        ("optimizer.learning_rate=1e999", "expected a number above 0"),
+        ("optimizer.learning_rate=nan", "expected a number above 0"),
+        ("evaluation.sets=val_eval,val_eval", "expected a list of different ones"),
+        ("network.backbone=null", "expected one of basic or resnet50"),
+        ("seed=-1", "expected a whole number from 0"),
+        ("seed=99999999999999999999", "expected a whole number from 0"),
+        ("loss=3", "'loss' is a section"),
+        ("=3", "expected key=value"), ("loss.margin", "expected key=value"),
+    ])
+    func aWrongValueNamesKeyValueAndExpectation(override: String, expected: String) {
+        let text = message(nil, override)
+        #expect(text.contains(expected), "\(text)")
+    }
+
+    @Test(arguments: [
+        (#"{"loss": 3}"#, "'loss' is 3; expected an object"),
+        (#"[1]"#, "expected an object"), ("", "expected a value"),
+        (#"{"seed": 1, "seed": 2}"#, "the key 'seed' appears twice"),
+        (#"{"seed": 01}"#, "'01' is not a number"),
+        ("{\n\"seed\": 1,\n}", "line 3 is not valid JSON: expected a key"),
+        (#"{"seed": {"a": 1}}"#, "'seed' is {\"a\":1}; expected a whole number"),
+        (#"{"network": {"head": "fc\ud800"}}"#, "surrogate"),
+        (#"{"seed": 1} x"#, "expected the end"), (#"{"seed": tru}"#, "expected a value"),
+        (#"{"data": {"root": "a"#, "not closed"),
+        (#"{"optimizer": {"beta1": 1e400}}"#, "'1e400' is not a number"),
+    ])
+    func aBrokenFileIsOneClearLine(json: String, expected: String) {
+        let text = message(json)
+        #expect(text.hasPrefix("params.json"))
+        #expect(text.contains(expected), "\(text)")
+        #expect(!text.contains("\n"))
+    }
+
+    @Test func deepNestingIsRefused() {
+        #expect(message(String(repeating: "[", count: 100_000)).contains("nested deeper than"))
+    }
+
+    @Test(arguments: [
+        ("input.height=300", "smaller than the input"),
+        ("network.batch_norm=true", "resnet50 always has batch norm"),
+        ("input.width=16", "at least 32"),
+    ])
+    func settingsThatExcludeEachOtherAreRefused(override: String, expected: String) {
+        #expect(message(nil, override).contains(expected))
+    }
+
+    @Test func semiHardIsOnSquaredDistancesWithANumber() throws {
+        let settings = try resolve(nil, "loss.name=tf_batch_semi_hard")
+        #expect(settings.loss.distance == .sqeuclidean && settings.loss.margin == .number(1))
+        #expect(
+            message(nil, "loss.name=tf_batch_semi_hard", "loss.margin=soft")
+                .contains("needs a number"))
+        #expect(
+            message(nil, "loss.name=tf_batch_semi_hard", "loss.distance=cityblock")
+                .contains("defined on sqeuclidean"))
+        #expect(
+            message(nil, "loss.name=batch_all", "loss.margin=none")
+                .contains("set a number or soft"))
+    }
+
+    @Test func canonicalTextReadsBackToTheSameSettings() throws {
+        let settings = try resolve(
+            nil, "network.backbone=basic", "loss.margin=0.3", "data.root=/d\"\\é\u{1}",
+            "optimizer.learning_rate=5e-5", "seed=9223372036854775807")
+        #expect(try resolve(settings.canonicalJSON) == settings)
+        let coded = try JSONDecoder().decode(
+            Settings.self, from: JSONEncoder().encode(settings))
+        #expect(coded == settings)
+    }
+
+    @Test func theDigestSeesWhatDecidesTheRunAndNothingElse() throws {
+        let base = try resolve().digest
+        for override in [
+            "data.root=/elsewhere", "checkpoint.every_steps=7", "schedule.steps=30",
+            "numerics.mode=statistical", "evaluation.poll_seconds=9", "ledger.path=/l",
+            "data.decode_threads=9", "audit_fraction=0.5", "logging.detailed=true",
+        ] {
+            #expect(try resolve(nil, override).digest == base, "\(override)")
+        }
+        for override in [
+            "seed=2", "loss.margin=0.3", "batch.identities=17", "numerics.precision=bf16",
+            "numerics.threads_per_slot=2", "input.height=128", "schedule.decay_start_step=1",
+            "evaluation.batch_size=32", "data.catalogue=other.csv",
+        ] {
+            #expect(try resolve(nil, override).digest != base, "\(override)")
+        }
+        #expect(try resolve(nil, "loss.margin=1").digest == resolve(nil, "loss.margin=1.0").digest)
+    }
+
+    /// A change here means that runs of older versions no longer resume: raise the record's format.
+    @Test func theDigestCoversExactlyThisTextOfTheDefaults() throws {
+        let text =
+            #"{"augmentation":{"crop":true,"crop_from_height":288,"crop_from_width":144,"#
+            + #""flip":true},"batch":{"identities":18,"images_per_identity":4,"#
+            + #""mini_batches_per_step":4},"data":{"catalogue":"catalogue.csv"},"#
+            + #""evaluation":{"batch_size":64,"sets":["train_eval","val_eval","easy_val_eval"]},"#
+            + #""input":{"height":256,"normalisation":"imagenet","width":128},"#
+            + #""loss":{"distance":"euclidean","margin":"soft","name":"batch_hard"},"#
+            + #""mining":{"scope":"slot"},"network":{"backbone":"resnet50","batch_norm":false,"#
+            + #""batch_norm_momentum":0.1,"channels":32,"embedding_dim":128,"head":"fc1024","#
+            + #""weights":null,"weights_scope":"backbone"},"#
+            + #""numerics":{"precision":"fp32","threads_per_slot":1},"#
+            + #""optimizer":{"beta1":0.9,"beta2":0.999,"epsilon":1e-08,"learning_rate":0.0003,"#
+            + #""name":"adam","weight_decay":0.0},"schedule":{"decay_start_step":15000},"seed":1}"#
+        #expect(try resolve().digest == XXH64.digest(text))
+    }
+
+    /// The folder of this package.
+    private static let package = URL(filePath: #filePath).deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent()
+
+    @Test func everyPresetResolves() throws {
+        let folder = Self.package.appending(path: "presets")
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+            .filter { $0.hasSuffix(".json") }.sorted()
+        #expect(names.contains("fashion-demo.json"))
+        let readme = try String(contentsOf: folder.appending(path: "README.md"), encoding: .utf8)
+        for name in names {
+            let data = try Data(contentsOf: folder.appending(path: name))
+            _ = try Settings.resolve(paramsJSON: data, paramsName: name)
+            #expect(readme.contains("`\(name)`"), "presets/README.md does not name \(name)")
+        }
+    }
+
+    @Test func theDocumentNamesEverySettingWithItsDefault() throws {
+        let text = try String(
+            contentsOf: Self.package.appending(path: "docs/settings.md"), encoding: .utf8)
+        for entry in SettingsCatalogue.entries {
+            let row = "| `\(entry.key)` | \(entry.defaultText) |"
+            #expect(text.contains(row), "docs/settings.md lacks: \(row)")
+        }
+    }
+
+    @Test func theCatalogueAndTheStructureNameTheSameSettings() throws {
+        var full = Settings()
+        full.network.weights = "w"
+        full.data.root = "r"
+        full.ledger.path = "l"
+        let data = try JSONEncoder().encode(full)
+        let object = try #require(
+            try JSONSerialization.jsonObject(with: data) as? [String: Any])
+        var names: Set<String> = []
+        for (key, value) in object {
+            if let section = value as? [String: Any] {
+                for name in section.keys { names.insert("\(key).\(name)") }
+            } else {
+                names.insert(key)
+            }
+        }
+        #expect(names == Set(SettingsCatalogue.keys))
+        #expect(SettingsCatalogue.keys.count == Set(SettingsCatalogue.keys).count)
+        for backbone in Settings.Backbone.allCases {
+            for loss in Settings.LossName.allCases {
+                let settings = try resolve(
+                    nil, "network.backbone=\(backbone.rawValue)", "loss.name=\(loss.rawValue)")
+                #expect(settings == Settings.defaults(backbone: backbone, loss: loss))
+            }
+        }
+        for entry in SettingsCatalogue.entries {
+            #expect(entry.meaning.hasSuffix("."), "\(entry.key)")
+        }
+    }
+
+    @Test func defaultsThatDependAreShownWithTheirReason() {
+        #expect(SettingsCatalogue.entry("input.height")?.defaultText == "256 (basic: 64)")
+        #expect(
+            SettingsCatalogue.entry("loss.margin")?.defaultText == "soft (tf_batch_semi_hard: 1)")
+        #expect(SettingsCatalogue.entry("data.root")?.defaultText == "null")
+    }
+}

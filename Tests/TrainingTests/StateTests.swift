@@ -1,0 +1,86 @@
+import Basics
+import Foundation
+import Networks
+import Testing
+import Training
+
+@Suite struct StateTests {
+    @Test func savedAndLoadedStateGoesOnToTheSameBits() throws {
+        let configuration = Fixtures.basic()
+        let state = try TrainingState.initial(configuration)
+        _ = try Fixtures.train(state, steps: 3)
+        let aside = try state.copyAside(threads: 2)
+        #expect(try state.digest(threads: 2) == aside.digest())
+        #expect(try state.weightsDigest() == aside.weightsDigest())
+        let stored = Dictionary(
+            uniqueKeysWithValues: aside.tensors.map { ($0.name, ($0.shape, $0.floats())) })
+        _ = try Fixtures.train(state, steps: 2)
+
+        let loaded = try TrainingState.loading(configuration, step: aside.step) { name in
+            stored[name].map { shape, floats in
+                let copy = UnsafeMutableBufferPointer<Float>.allocate(capacity: floats.count)
+                _ = copy.initialize(from: floats)
+                return (shape, UnsafeRawBufferPointer(copy))
+            }
+        }
+        #expect(loaded.step == 3)
+        #expect(try loaded.digest() == aside.digest())
+        _ = try Fixtures.train(loaded, steps: 2, parallelSlots: 2)
+        #expect(try loaded.digest() == state.digest())
+        #expect(try state.digest() != aside.digest())
+    }
+
+    @Test func missingAndMisshapenTensorsAreNamed() throws {
+        let configuration = Fixtures.basic()
+        let tensors = try TrainingState.initial(configuration).tensors()
+        func load(_ change: (NamedTensor) -> [Int]?) throws {
+            _ = try TrainingState.loading(configuration, step: 0) { name in
+                let tensor = tensors.first { $0.name == name }!
+                return change(tensor).map { ($0, tensor.withUnsafeBytes { $0 }) }
+            }
+        }
+        let missing = #expect(throws: TrainingError.self) {
+            try load { $0.name == "optimizer/v/conv2.weight" ? nil : $0.shape }
+        }
+        #expect(missing?.message.contains("optimizer/v/conv2.weight") == true)
+        let misshapen = #expect(throws: TrainingError.self) {
+            try load { $0.name == "network/bn1.running_var" ? [9] : $0.shape }
+        }
+        #expect(misshapen?.message.contains("network/bn1.running_var") == true)
+        #expect(misshapen?.isBadInput == true)
+    }
+
+    @Test func tensorsComeInTheOrderOfCheckpoints() throws {
+        let names = try TrainingState.initial(Fixtures.basic()).tensors().map(\.name)
+        #expect(
+            names.prefix(12) == [
+                "network/conv1.weight", "network/bn1.weight", "network/bn1.bias",
+                "network/conv2.weight", "network/bn2.weight", "network/bn2.bias",
+                "network/head.embedding.weight", "network/head.embedding.bias",
+                "network/bn1.running_mean", "network/bn1.running_var", "network/bn2.running_mean",
+                "network/bn2.running_var",
+            ])
+        #expect(names[12] == "optimizer/m/conv1.weight" && names[20] == "optimizer/v/conv1.weight")
+        #expect(names.count == 28)
+    }
+
+    @Test func weightsDigestCoversNamesSizesAndBytesOfTheNetworkAlone() throws {
+        let state = try TrainingState.initial(Fixtures.basic())
+        let tensors = try state.tensors()
+        let digests = tensors.filter { $0.name.hasPrefix("network/") }.map(\.digest)
+        #expect(try state.weightsDigest() == StateDigest.combined(digests))
+        let before = try state.weightsDigest()
+        tensors[20].withUnsafeMutableBytes { $0[0] ^= 1 }
+        #expect(try state.weightsDigest() == before)
+        tensors[9].withUnsafeMutableBytes { $0[0] ^= 1 }
+        #expect(try state.weightsDigest() != before)
+    }
+
+    @Test func seedsDecideTheFirstWeights() throws {
+        var configuration = Fixtures.basic()
+        let first = try TrainingState.initial(configuration).digest()
+        #expect(try TrainingState.initial(configuration).digest() == first)
+        configuration.seed += 1
+        #expect(try TrainingState.initial(configuration).digest() != first)
+    }
+}

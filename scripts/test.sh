@@ -1,0 +1,37 @@
+#!/bin/bash
+# Runs the tests that scripts/build.sh built.
+#
+# usage: scripts/test.sh [FILTER]     a regular expression over Suite.test names; all without one
+set -uo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+LINEUP_SCRIPT=test
+# shellcheck source=lib/common.sh
+. "$HERE/lib/common.sh"
+cd "$HERE/.." || exit 1
+require_swift
+filter=${1:-}
+
+bin=$(cd .build/release && pwd -P) || fail "nothing is built; run 'make test'"
+export LINEUP_CTORCH=$bin/libCTorch.so
+export LINEUP_BINARY=$bin/lineup
+flags=(-c release --skip-build --disable-xctest)
+status=0
+
+if [ -n "$filter" ]; then
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    timeout 900 swift test "${flags[@]}" --no-parallel --filter "$filter" </dev/null 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    if grep -qE 'Test run with 0 tests|No matching test' "$log"; then
+        fail "no test matches '$filter'; 'swift test list -c release --skip-build' names them all"
+    fi
+    exit "$status"
+fi
+
+for one in scripts/tests/*-test.sh; do
+    bash "$one" || status=1
+done
+# Real processes need the machine for themselves, so these run last and one at a time.
+swift test "${flags[@]}" --skip ClusterTests </dev/null || status=1
+timeout 900 swift test "${flags[@]}" --no-parallel --filter ClusterTests </dev/null || status=1
+[ "$status" -eq 0 ] || fail "some tests failed (see above)"
