@@ -21,8 +21,12 @@ func module(
     )
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, swiftSettings: shared)
+func tests(
+    _ name: String, _ dependencies: [Target.Dependency], fixtures: Bool = false
+) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, exclude: fixtures ? ["Fixtures"] : [],
+        swiftSettings: shared)
 }
 
 let log = Target.Dependency.product(name: "Logging", package: "swift-log")
@@ -98,17 +102,17 @@ let package = Package(
 
         tests("BasicsTests", ["Basics"]),
         tests("SettingsTests", ["Settings", "Basics"]),
-        tests("ProtocolTests", ["Protocol", "Basics"]),
+        tests("ProtocolTests", ["Protocol", "Basics", protobuf]),
         tests("ClusterCoreTests", ["ClusterCore", "Protocol", "Basics"]),
         tests("TransportTests", ["Transport", "Protocol", "Basics"]),
-        tests("StorageTests", ["Storage", "Basics", database]),
-        tests("ImagesTests", ["Images", "Basics"]),
+        tests("StorageTests", ["Storage", "Basics", database], fixtures: true),
+        tests("ImagesTests", ["Images", "Basics"], fixtures: true),
         tests("DatasetsTests", ["Datasets", "Images", "Basics"]),
         tests("TensorsTests", ["Tensors", "Basics"]),
         tests("NetworksTests", ["Networks", "Tensors", "Basics"]),
         tests("MetricLearningTests", ["MetricLearning", "Tensors", "Basics"]),
         tests("TrainingTests", ["Training", "Networks", "MetricLearning", "Tensors", "Basics"]),
-        tests("ScoringTests", ["Scoring", "Basics"]),
+        tests("ScoringTests", ["Scoring", "Basics"], fixtures: true),
         tests("EvalWorkerTests", ["EvalWorker", "Scoring", "Storage", "Datasets", "Training", "Basics"]),
         tests("DashboardTests", ["Dashboard", "Basics"]),
         tests("ClusterTests", ["Storage", "Basics", subprocess]),

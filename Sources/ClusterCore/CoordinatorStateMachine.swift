@@ -12,7 +12,7 @@ public struct CoordinatorStateMachine: Sendable {
         /// At a boundary without members. Leaves for `loading` when enough trainers are prepared.
         case gathering
         /// Joiners load the state of `cursor`. Leaves for `stepping` when each has, or is gone.
-        case loading
+        case loading(since: Duration)
         /// A step is computed and exchanged. Leaves for `committing` when all slots have results
         /// and all members are ready.
         case stepping(StepInFlight)
@@ -57,6 +57,10 @@ public struct CoordinatorStateMachine: Sendable {
         var slotsLeased = 0
         var isIdle = false
         var stateDigest: UInt64 = 0
+        /// Who sends it the state, while it loads.
+        var donor = ""
+        /// The load that it was told last; answers to earlier ones count for nothing.
+        var load: UInt64 = 0
     }
 
     struct PendingCheckpoint: Sendable {
@@ -86,6 +90,7 @@ public struct CoordinatorStateMachine: Sendable {
     var queue: EvaluationQueue
     var numericsClass: String
     var firstPreparedAt: Duration?
+    var loads: UInt64 = 0
     var isDraining = false
     var lastEvaluatorActivity: Duration = .zero
     let firstStep: Int
@@ -150,6 +155,7 @@ public struct CoordinatorStateMachine: Sendable {
             workers[worker]!.phase = message.phase
             workers[worker]!.appliedStep = Int(clamping: message.step)
             return []
+        case .stateAwaited(let message): return stateAwaited(message, from: worker)
         case .stateLoaded(let message): return stateLoaded(message, from: worker, now: now)
         case .goodbye(let message):
             return workerGone(worker, why: message.reason, failed: message.failed, now: now)
@@ -173,8 +179,9 @@ public struct CoordinatorStateMachine: Sendable {
 
     /// The ledger holds the step: from here on it has happened.
     public mutating func stepCommitted(_ record: StepRecord, now: Duration) -> [CoordinatorAction] {
-        guard case .committing(let flight) = phase, flight.step == record.step else { return [] }
+        // Also when the run has gone back meanwhile: what is committed is compared from now on.
         ledgerStep = max(ledgerStep, record.step)
+        guard case .committing(let flight) = phase, flight.step == record.step else { return [] }
         return stepDone(record, now: now)
     }
 
@@ -266,6 +273,13 @@ public struct CoordinatorStateMachine: Sendable {
             }
         }
         queue.tick(now: now)
+        if case .loading(let since) = phase, now - since > configuration.silenceMax * 12 {
+            for id in order where workers[id]?.stage == .loading {
+                actions += workerGone(id, why: "did not get the state", failed: true, now: now)
+                actions.append(
+                    .send(.stop(Self.stop(.expelled, "you did not get the state")), to: id))
+            }
+        }
         switch phase {
         case .gathering: actions += boundary(now: now)
         case .finishing: actions += finishIfDone(now: now)
@@ -508,23 +522,22 @@ public struct CoordinatorStateMachine: Sendable {
 
     private mutating func load(_ joiners: [String], now: Duration) -> [CoordinatorAction] {
         var actions = commitToMembers()
-        phase = .loading
+        phase = .loading(since: now)
         var message = WireLoadState()
         message.step = UInt64(cursor)
         message.history = history
         for (number, joiner) in joiners.enumerated() {
             workers[joiner]!.stage = .loading
+            loads += 1
+            workers[joiner]!.load = loads
+            message.number = loads
             let donors = members
             if !donors.isEmpty {
                 let donor = donors[number % donors.count]
                 message.source = .peer
                 message.peer = donor
-                var donation = WireDonateState()
-                donation.step = UInt64(cursor)
-                donation.worker = joiner
-                donation.dataAddress = workers[joiner]!.hello.dataAddress
+                workers[joiner]!.donor = donor
                 actions.append(.send(.loadState(message), to: joiner))
-                actions.append(.send(.donateState(donation), to: donor))
             } else if let checkpoint = durable.last {
                 message.source = .checkpoint
                 message.file = checkpoint.file
@@ -539,11 +552,25 @@ public struct CoordinatorStateMachine: Sendable {
         return actions
     }
 
+    /// The joiner listens: its donor may send.
+    private func stateAwaited(
+        _ message: WireStateAwaited, from worker: String
+    ) -> [CoordinatorAction] {
+        guard case .loading = phase, let joiner = workers[worker], joiner.stage == .loading,
+            message.number == joiner.load, workers[joiner.donor]?.stage == .member
+        else { return [] }
+        var donation = WireDonateState()
+        donation.step = UInt64(cursor)
+        donation.worker = worker
+        donation.dataAddress = joiner.hello.dataAddress
+        return [.send(.donateState(donation), to: joiner.donor)]
+    }
+
     private mutating func stateLoaded(
         _ message: WireStateLoaded, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         guard case .loading = phase, workers[worker]!.stage == .loading,
-            message.step == UInt64(cursor)
+            message.number == workers[worker]!.load, message.step == UInt64(cursor)
         else { return [] }
         workers[worker]!.stage = .member
         workers[worker]!.appliedStep = cursor
@@ -555,10 +582,12 @@ public struct CoordinatorStateMachine: Sendable {
         guard !order.contains(where: { workers[$0]?.stage == .loading }) else { return [] }
         if members.isEmpty { return rollBack(now: now) }
         generation += 1
+        var text = "generation \(generation): \(members.count) trainers at step \(cursor)"
+        if cursor < ledgerStep {
+            text += "; steps \(cursor + 1) to \(ledgerStep) are done again and compared"
+        }
         let actions: [CoordinatorAction] = [
-            .event(
-                kind: "members", severity: .info,
-                text: "generation \(generation): \(members.count) trainers at step \(cursor)")
+            .event(kind: "members", severity: .info, text: text)
         ]
         phase = .holding
         return actions + boundary(now: now)
@@ -572,11 +601,10 @@ public struct CoordinatorStateMachine: Sendable {
             step: step, samples: source.samples(step: step), scalars: scalars, startedAt: now,
             leases: leases(members))
         phase = .stepping(flight)
-        var duty: WireCheckpointDuty?
         if isCheckpointStep(cursor), !isStored(cursor), pending == nil {
-            duty = checkpointDuty(recovery: false)
+            pending = newCheckpoint(recovery: false)
         }
-        return sendPlan(flight, to: members, duty: duty)
+        return sendPlan(flight, to: members)
     }
 
     /// Contiguous runs of slots, as equal as they can be; aligned where the members are a power of
@@ -592,7 +620,7 @@ public struct CoordinatorStateMachine: Sendable {
     }
 
     private func sendPlan(
-        _ flight: StepInFlight, to members: [String], duty: WireCheckpointDuty? = nil
+        _ flight: StepInFlight, to members: [String]
     ) -> [CoordinatorAction] {
         var plan = WirePlan()
         plan.term = term
@@ -608,7 +636,13 @@ public struct CoordinatorStateMachine: Sendable {
         plan.leases = flight.leases
         plan.scalars = flight.scalars
         if let lastCommit { plan.previous = lastCommit }
-        if let duty { plan.checkpoint = duty }
+        // In every plan of the step: a newer one replaces an older one that is not begun.
+        if let pending, pending.step == cursor {
+            plan.checkpoint.step = UInt64(pending.step)
+            plan.checkpoint.recovery = pending.isRecovery
+            plan.checkpoint.primary = pending.sender
+            plan.checkpoint.backup = pending.backup
+        }
         plan.samples = [flight.samples]
         let last = min(flight.step + configuration.stepsAhead, configuration.totalSteps)
         if flight.step < last {
@@ -743,26 +777,21 @@ public struct CoordinatorStateMachine: Sendable {
         durable.contains { $0.step == step && !$0.isRecovery }
     }
 
-    private mutating func checkpointDuty(recovery: Bool) -> WireCheckpointDuty {
+    private func newCheckpoint(recovery: Bool) -> PendingCheckpoint {
         let holders = members
-        pending = PendingCheckpoint(
+        return PendingCheckpoint(
             step: cursor, history: history, isRecovery: recovery, sender: holders[0],
             backup: holders.count > 1 ? holders[1] : "")
-        var duty = WireCheckpointDuty()
-        duty.step = UInt64(cursor)
-        duty.recovery = recovery
-        duty.primary = pending!.sender
-        duty.backup = pending!.backup
-        return duty
     }
 
     /// Asks for a checkpoint of the members' state without a next step.
     private mutating func askForCheckpoint(recovery: Bool) -> [CoordinatorAction] {
-        let duty = checkpointDuty(recovery: recovery)
+        let asked = newCheckpoint(recovery: recovery)
+        pending = asked
         var message = WireSendCheckpoint()
-        message.step = duty.step
+        message.step = UInt64(asked.step)
         message.recovery = recovery
-        return [.send(.sendCheckpoint(message), to: duty.primary)]
+        return [.send(.sendCheckpoint(message), to: asked.sender)]
     }
 
     private mutating func holderGone(_ id: String, now: Duration) -> [CoordinatorAction] {
@@ -857,7 +886,12 @@ public struct CoordinatorStateMachine: Sendable {
         if case .failed(let why) = outcome {
             actions.append(.event(kind: "failed", severity: .error, text: why))
         }
-        actions += order.map { .send(.stop(stop), to: $0) }
+        for id in order {
+            actions.append(.send(.stop(stop), to: id))
+            if workers[id]?.hello.role != .observer {
+                actions.append(.workerLeft(id, why: stop.message))
+            }
+        }
         return actions + [.finish(outcome)]
     }
 

@@ -87,6 +87,7 @@ public struct TrainerStateMachine: Sendable {
     private var pendingDuty: WireCheckpointDuty?
     private var pendingDonations: [WireDonateState] = []
     private var pendingLoad: WireLoadState?
+    private var loadNumber: UInt64 = 0
 
     /// Starts a trainer that has not said HELLO.
     public init(worker: String, slotCount: Int) {
@@ -174,6 +175,7 @@ public struct TrainerStateMachine: Sendable {
         var message = WireStateLoaded()
         message.step = UInt64(step)
         message.digest = digest
+        message.number = loadNumber
         return [.send(.stateLoaded(message))]
     }
 
@@ -279,7 +281,12 @@ public struct TrainerStateMachine: Sendable {
         pendingDonations = []
         phase = .loading
         history = load.history
-        return [.load(load)]
+        loadNumber = load.number
+        guard load.source == .peer else { return [.load(load)] }
+        var awaited = WireStateAwaited()
+        awaited.step = load.step
+        awaited.number = load.number
+        return [.load(load), .send(.stateAwaited(awaited))]
     }
 
     private mutating func planReceived(_ plan: WirePlan) -> [TrainerAction] {

@@ -1,25 +1,25 @@
 import Images
 
 /// One frame's annotation in the form of ILSVRC2015 VID.
-struct FrameAnnotation: Sendable, Equatable {
+package struct FrameAnnotation: Sendable, Equatable {
     /// One object in the frame.
-    struct Object: Sendable, Equatable {
-        var track: Int
-        var category: String
-        var occluded: Bool
-        var box: Box
+    package struct Object: Sendable, Equatable {
+        package var track: Int
+        package var category: String
+        package var occluded: Bool
+        package var box: Box
     }
 
-    var folder: String
-    var fileName: String
-    var width: Int?
-    var height: Int?
-    var objects: [Object]
+    package var folder: String
+    package var fileName: String
+    package var width: Int?
+    package var height: Int?
+    package var objects: [Object]
 
     /// Reads an annotation file.
     ///
     /// - Throws: ``DatasetError`` naming the file and the line.
-    init(parsing bytes: [UInt8], name: String) throws(DatasetError) {
+    package init(parsing bytes: [UInt8], name: String) throws(DatasetError) {
         let root = try XMLElement.parse(bytes, name: name)
         guard root.name == "annotation" else {
             throw DatasetError(

@@ -333,12 +333,12 @@ private func stem(_ name: String) -> String {
 }
 
 /// The square that stands for a box.
-struct CropSquare: Equatable {
-    let left: Int
-    let top: Int
-    let side: Int
+package struct CropSquare: Equatable {
+    package let left: Int
+    package let top: Int
+    package let side: Int
 
-    init(_ box: Box, context: Double) {
+    package init(_ box: Box, context: Double) {
         let width = Double(box.xmax - box.xmin + 1)
         let height = Double(box.ymax - box.ymin + 1)
         let margin = context * (width + height)

@@ -1,22 +1,22 @@
 import Basics
 
 /// Which photographs a snippet shows; made for all snippets at once, before any is drawn.
-struct FashionPlan: Sendable, Equatable {
+package struct FashionPlan: Sendable, Equatable {
     /// One article of a snippet.
-    struct Article: Sendable, Equatable {
+    package struct Article: Sendable, Equatable {
         /// Index of the photograph in its archive.
-        var photograph: Int
+        package var photograph: Int
         /// Label of its category.
-        var category: Int
+        package var category: Int
     }
 
     /// Number of the snippet over both splits: it keys the snippet's random streams.
-    var number: Int
-    var isValidation: Bool
+    package var number: Int
+    package var isValidation: Bool
     /// Folder below `Data/VID` and `Annotations/VID`.
-    var folder: String
+    package var folder: String
     /// In order of their tracks.
-    var articles: [Article]
+    package var articles: [Article]
 
     /// Articles of one category in a snippet at most.
     static let groupMax = 4
@@ -29,7 +29,7 @@ struct FashionPlan: Sendable, Equatable {
     /// Plans all snippets, `train` first.
     ///
     /// - Parameter labels: of the training photographs and of the test photographs.
-    static func make(_ options: FashionVideo.Options, labels: [[UInt8]]) -> [FashionPlan] {
+    package static func make(_ options: FashionVideo.Options, labels: [[UInt8]]) -> [FashionPlan] {
         var plans: [FashionPlan] = []
         for (split, count) in [options.trainSnippets, options.valSnippets].enumerated() {
             var decks = PhotographDecks(labels[split], seed: options.seed, split: split)

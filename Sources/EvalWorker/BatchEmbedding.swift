@@ -20,9 +20,7 @@ public struct PixelEmbedding: BatchEmbedding {
     public let dimension: Int
 
     /// Takes images of this many floats.
-    public init(elementCount: Int) {
-        dimension = elementCount
-    }
+    public init(elementCount: Int) { dimension = elementCount }
 
     /// Copies the images.
     public func embed(_ images: UnsafeMutableBufferPointer<Float>, count: Int) -> [Float] {

@@ -24,10 +24,7 @@ final class BatchFeeder: @unchecked Sendable {
     private let threadCount: Int
 
     init(
-        _ source: any ImageSource,
-        cache: InputCache,
-        batches: Range<Int>,
-        batchSize: Int,
+        _ source: any ImageSource, cache: InputCache, batches: Range<Int>, batchSize: Int,
         threads: Int
     ) {
         self.source = source
@@ -54,10 +51,7 @@ final class BatchFeeder: @unchecked Sendable {
     deinit { for buffer in allocated { UnsafeMutableRawBufferPointer(buffer).deallocate() } }
 
     /// Lends the next batch in order to `body`.
-    func withBatch<Result>(
-        _ batch: Int,
-        _ body: (Buffer) throws -> Result
-    ) throws -> Result {
+    func withBatch<Result>(_ batch: Int, _ body: (Buffer) throws -> Result) throws -> Result {
         if threadCount == 0 {
             try fill(allocated[0], batch)
             return try body(allocated[0])

@@ -28,10 +28,7 @@ public final class CheckpointScorer: Sendable {
     ///     so that a machine that trains at the same time lends one thread a set and no more.
     ///   - prepareThread: is called on every thread before it embeds.
     public init(
-        sets: [SetScorer],
-        numericsClass: String,
-        datasetDigest: UInt64,
-        decodeThreads: Int = 0,
+        sets: [SetScorer], numericsClass: String, datasetDigest: UInt64, decodeThreads: Int = 0,
         prepareThread: @escaping @Sendable () throws -> Void = {},
         makeEmbedding: @escaping MakeEmbedding
     ) {
@@ -52,9 +49,7 @@ public final class CheckpointScorer: Sendable {
     ///   - completed: is told each set's outcome as soon as there is one, on that set's thread, one
     ///     call at a time.
     public func score(
-        _ checkpoint: CheckpointReader,
-        sets names: [String],
-        concurrently: Bool = true,
+        _ checkpoint: CheckpointReader, sets names: [String], concurrently: Bool = true,
         stop: StopRequest = StopRequest(),
         completed: @escaping @Sendable (String, Result<SetResult, any Error>) -> Void
     ) {
@@ -84,11 +79,9 @@ public final class CheckpointScorer: Sendable {
         group.wait()
     }
 
-    private func scoreOne(
-        _ name: String,
-        _ embedding: any BatchEmbedding,
-        _ stop: StopRequest
-    ) throws -> SetResult {
+    private func scoreOne(_ name: String, _ embedding: any BatchEmbedding, _ stop: StopRequest)
+        throws -> SetResult
+    {
         guard let set = sets.first(where: { $0.name == name }) else {
             let known = sets.map(\.name).joined(separator: ", ")
             throw EvalWorkerError(.dataset, "there is no set '\(name)'; the run has \(known)")
@@ -103,8 +96,7 @@ public final class CheckpointScorer: Sendable {
                 .dataset,
                 "checkpoint \(checkpoint.path) was trained on data set "
                     + "\(checkpoint.metadata.datasetDigest.hex), this one is "
-                    + "\(datasetDigest.hex); name the run's data set with --data-root"
-            )
+                    + "\(datasetDigest.hex); name the run's data set with --data-root")
         }
     }
 }

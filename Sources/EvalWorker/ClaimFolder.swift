@@ -40,19 +40,12 @@ package final class ClaimFolder: Sendable {
         try RunFiles.createFolder(folder)
         let path = path(task)
         let claim = Claim(
-            holder: identity,
-            nonce: UUID().uuidString,
-            claimed: Date().timeIntervalSince1970
-        )
+            holder: identity, nonce: UUID().uuidString, claimed: Date().timeIntervalSince1970)
         guard let contents = try? JSONEncoder().encode(claim) else { return false }
-        for _ in 0..<2 {
-            if try RunFiles.linkIfAbsent(contents, as: path, durable: false) != nil {
-                held.withLock { $0[task] = Held(path: path, nonce: claim.nonce) }
-                return true
-            }
-            guard try removeIfStale(path) else { return false }
-        }
-        return false
+        var isMine = try RunFiles.linkIfAbsent(contents, as: path, durable: false) != nil
+        if !isMine, try isStale(path) { isMine = try takeOver(path, contents) }
+        if isMine { held.withLock { $0[task] = Held(path: path, nonce: claim.nonce) } }
+        return isMine
     }
 
     /// Gives a claim back; one that another has taken over is left alone.
@@ -77,42 +70,46 @@ package final class ClaimFolder: Sendable {
 
     private func path(_ task: EvaluationTask) -> String { folder + "/\(task).claim" }
 
-    /// Removes a claim whose holder is gone.
+    /// Puts a claim in the place of one whose holder is gone.
     ///
-    /// Two may find the same claim stale, and the slower must not remove what the faster has put in
-    /// its place. So it is moved aside first, looked at again, and put back if it is another's.
-    private func removeIfStale(_ path: String) throws(EvalWorkerError) -> Bool {
-        guard let before = RunFiles.stamp(path) else { return true }
-        guard isStale(path, before, now: try fileSystemTime()) else { return false }
-        let aside = folder + "/" + RunFiles.temporaryPrefix + UUID().uuidString
-        guard rename(path, aside) == 0 else {
-            if errno == ENOENT { return true }
-            throw .system("take over", path)
+    /// Several may find the same claim stale, and the slower must not remove what the faster has put
+    /// in its place. So one at a time looks again, removes and claims, behind a file that only one
+    /// can create.
+    private func takeOver(_ path: String, _ contents: Data) throws(EvalWorkerError) -> Bool {
+        let guardPath = path + ".takeover"
+        guard try RunFiles.linkIfAbsent(Data(), as: guardPath, durable: false) != nil else {
+            // Left by a process that was killed just here: out of the way for the next look.
+            if let age = try age(guardPath), age > leaseSeconds { unlink(guardPath) }
+            return false
         }
-        defer { unlink(aside) }
-        if RunFiles.stamp(aside) == before { return true }
-        _ = link(aside, path)
-        return false
+        defer { unlink(guardPath) }
+        guard try isStale(path) else { return false }
+        unlink(path)
+        return try RunFiles.linkIfAbsent(contents, as: path, durable: false) != nil
     }
 
-    private func isStale(_ path: String, _ stamp: RunFiles.Stamp, now: Double) -> Bool {
-        if now - stamp.modified > leaseSeconds { return true }
+    private func isStale(_ path: String) throws(EvalWorkerError) -> Bool {
+        guard let age = try age(path) else { return false }
+        if age > leaseSeconds { return true }
         // A claim appears whole; one that cannot be read lives until its lease runs out.
         return read(path)?.holder.isDead(seenFrom: identity) ?? false
     }
 
     private func read(_ path: String) -> Claim? {
-        FileManager.default.contents(atPath: path)
-            .flatMap { try? JSONDecoder().decode(Claim.self, from: $0) }
+        FileManager.default.contents(atPath: path).flatMap {
+            try? JSONDecoder().decode(Claim.self, from: $0)
+        }
     }
 
-    /// The time by the clock that stamps this folder's files.
-    private func fileSystemTime() throws(EvalWorkerError) -> Double {
+    /// Seconds since a file was touched, by the clock that stamps this folder's files; nil where there
+    /// is none.
+    private func age(_ path: String) throws(EvalWorkerError) -> Double? {
+        guard let stamp = RunFiles.stamp(path) else { return nil }
         let probe = folder + "/" + RunFiles.temporaryPrefix + UUID().uuidString
-        guard let stamp = try RunFiles.linkIfAbsent(Data(), as: probe, durable: false) else {
+        guard let now = try RunFiles.linkIfAbsent(Data(), as: probe, durable: false) else {
             throw .system("create", probe)
         }
         unlink(probe)
-        return stamp.modified
+        return now.modified - stamp.modified
     }
 }

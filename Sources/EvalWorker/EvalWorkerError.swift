@@ -48,8 +48,6 @@ public struct EvalWorkerError: LineupError, Equatable {
     static func system(_ what: String, _ path: String) -> EvalWorkerError {
         let text = String(cString: strerror(errno))
         return EvalWorkerError(
-            .io,
-            "cannot \(what) \(path): \(text); check the disk and the permissions"
-        )
+            .io, "cannot \(what) \(path): \(text); check the disk and the permissions")
     }
 }

@@ -46,12 +46,8 @@ public struct EvaluationFile: Codable, Equatable, Sendable {
 
     /// Describes a result.
     public init(
-        step: Int,
-        result: SetResult,
-        weightsDigest: UInt64,
-        datasetDigest: UInt64,
-        numericsClass: String,
-        evaluator: String
+        step: Int, result: SetResult, weightsDigest: UInt64, datasetDigest: UInt64,
+        numericsClass: String, evaluator: String
     ) {
         format = Self.currentFormat
         self.step = step
@@ -81,8 +77,9 @@ public struct EvaluationFile: Codable, Equatable, Sendable {
         finished = try container.decode(Double.self, forKey: .finished)
         images = try container.decode(Int.self, forKey: .images)
         nonFiniteTuples = try container.decode(Int.self, forKey: .nonFiniteTuples)
-        metrics = try container.decode([String: Double?].self, forKey: .metrics)
-            .mapValues { $0 ?? .nan }
+        metrics = try container.decode([String: Double?].self, forKey: .metrics).mapValues {
+            $0 ?? .nan
+        }
     }
 
     /// Writes a file's contents.
@@ -100,9 +97,7 @@ public struct EvaluationFile: Codable, Equatable, Sendable {
         try container.encode(images, forKey: .images)
         try container.encode(nonFiniteTuples, forKey: .nonFiniteTuples)
         try container.encode(
-            metrics.mapValues { $0.isFinite ? $0 : Double?.none },
-            forKey: .metrics
-        )
+            metrics.mapValues { $0.isFinite ? $0 : Double?.none }, forKey: .metrics)
     }
 
     /// The set and the checkpoint.
@@ -112,15 +107,8 @@ public struct EvaluationFile: Codable, Equatable, Sendable {
     public var records: [EvaluationRecord] {
         metrics.keys.sorted().map { name in
             EvaluationRecord(
-                step: step,
-                set: set,
-                metric: name,
-                value: metrics[name] ?? .nan,
-                started: started,
-                finished: finished,
-                evaluator: evaluator,
-                numericsClass: numericsClass
-            )
+                step: step, set: set, metric: name, value: metrics[name] ?? .nan, started: started,
+                finished: finished, evaluator: evaluator, numericsClass: numericsClass)
         }
     }
 
@@ -152,11 +140,7 @@ extension EvaluationFile {
         var files: [EvaluationFile] = []
         var problems: [String] = []
         for task in tasks(run: run) {
-            do {
-                files.append(try read(run: run, task))
-            } catch {
-                problems.append(error.message)
-            }
+            do { files.append(try read(run: run, task)) } catch { problems.append(error.message) }
         }
         return (files, problems)
     }
@@ -172,16 +156,14 @@ extension EvaluationFile {
     /// Reads the result of a task.
     ///
     /// - Throws: ``EvalWorkerError`` with code `corrupt` when the file is not that.
-    public static func read(
-        run: String,
-        _ task: EvaluationTask
-    ) throws(EvalWorkerError) -> EvaluationFile {
+    public static func read(run: String, _ task: EvaluationTask) throws(EvalWorkerError)
+        -> EvaluationFile
+    {
         let path = path(run: run, task)
         func corrupt(_ why: String) -> EvalWorkerError {
             EvalWorkerError(
                 .corrupt,
-                "evaluation \(path) \(why); move the file away to have the set scored again"
-            )
+                "evaluation \(path) \(why); move the file away to have the set scored again")
         }
         guard let data = FileManager.default.contents(atPath: path) else {
             throw corrupt("cannot be read")
@@ -215,8 +197,9 @@ extension EvaluationFile {
         if try RunFiles.linkIfAbsent(data, as: path, durable: true) != nil { return true }
         let existing = try Self.read(run: run, task)
         guard agrees(with: existing) else {
-            let differing = Swift.Set(metrics.keys).union(existing.metrics.keys).sorted()
-                .first { metrics[$0]?.bitPattern != existing.metrics[$0]?.bitPattern }
+            let differing = Swift.Set(metrics.keys).union(existing.metrics.keys).sorted().first {
+                metrics[$0]?.bitPattern != existing.metrics[$0]?.bitPattern
+            }
             let what = differing.map { name in
                 "\(name) is \(existing.metrics[name] ?? .nan) there and \(metrics[name] ?? .nan) here"
             }
@@ -224,8 +207,7 @@ extension EvaluationFile {
                 .disagreement,
                 "step \(step), set '\(set)': \(existing.evaluator) scored weights "
                     + "\(existing.weightsDigest) and this process \(weightsDigest), "
-                    + "\(what ?? "with equal values"); the first result stays"
-            )
+                    + "\(what ?? "with equal values"); the first result stays")
         }
         return false
     }

@@ -48,10 +48,8 @@ public struct EvaluationSetup: Sendable {
                     loader: loader, samples: set.catalogueIndices.map { data.catalogue.samples[$0] }
                 ),
                 tuples: set.tuples.map {
-                    TupleIndices(
-                        anchor: $0.anchor, positive: $0.positive, negatives: $0.negatives)
-                },
-                scorer: scorer, batchSize: settings.evaluation.batchSize, cache: cache)
+                    TupleIndices(anchor: $0.anchor, positive: $0.positive, negatives: $0.negatives)
+                }, scorer: scorer, batchSize: settings.evaluation.batchSize, cache: cache)
         }
         datasetDigest = data.digest
         self.settings = settings
@@ -69,15 +67,12 @@ public struct EvaluationSetup: Sendable {
         let device = device
         return CheckpointScorer(
             sets: sets, numericsClass: try numericsClass(), datasetDigest: datasetDigest,
-            decodeThreads: decodeThreads,
-            prepareThread: { try Engine.setIntraOpThreads(1) },
+            decodeThreads: decodeThreads, prepareThread: { try Engine.setIntraOpThreads(1) },
             makeEmbedding: { checkpoint in
                 NetworkEmbedding(
                     embedder: try Embedder(
                         network, device: device, precision: precision, threads: 1
-                    ) { name in
-                        checkpoint[name].map { ($0.shape, $0.bytes) }
-                    })
+                    ) { name in checkpoint[name].map { ($0.shape, $0.bytes) } })
             })
     }
 
@@ -112,8 +107,7 @@ public struct EvaluationSetup: Sendable {
         let input = settings.input
         return [
             "evaluation 1", "\(device.kind)", model, "libtorch \(try Engine.version())",
-            "threads 1",
-            "batch \(settings.evaluation.batchSize)x3x\(input.height)x\(input.width)",
+            "threads 1", "batch \(settings.evaluation.batchSize)x3x\(input.height)x\(input.width)",
             settings.numerics.precision.rawValue, "channels_last",
         ].joined(separator: "; ")
     }

@@ -13,8 +13,7 @@ public struct EvaluationTask: Hashable, Comparable, Sendable, CustomStringConver
 
     /// Reads the form of ``description``.
     init?(_ text: some StringProtocol) {
-        let parts = text.split(
-            separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
+        let parts = text.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
         guard parts.count == 2, let step = Int(parts[0]), step >= 0, String(step) == parts[0],
             !parts[1].isEmpty
         else { return nil }

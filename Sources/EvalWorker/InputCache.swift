@@ -28,18 +28,14 @@ public final class InputCache: Sendable {
     private let state = Mutex(State())
 
     /// Makes an empty cache; with 0 bytes it keeps nothing.
-    public init(bytesMax: Int) {
-        self.bytesMax = bytesMax
-    }
+    public init(bytesMax: Int) { self.bytesMax = bytesMax }
 
     /// Bytes of pixels that are kept now.
     public var bytes: Int { state.withLock(\.bytes) }
 
     /// Fills `target` with the image: from the cache, else from the source.
     func load(
-        _ index: Int,
-        of source: any ImageSource,
-        into target: UnsafeMutableBufferPointer<Float>
+        _ index: Int, of source: any ImageSource, into target: UnsafeMutableBufferPointer<Float>
     ) throws {
         let key = source.key(index)
         if let entry = state.withLock({ $0.entries[key] }), entry.values.count == target.count {

@@ -30,14 +30,10 @@ public struct ProcessIdentity: Codable, Hashable, Sendable {
 
     /// This process.
     public static let current = ProcessIdentity(
-        host: ProcessInfo.processInfo.hostName,
-        boot: firstLine("/proc/sys/kernel/random/boot_id"),
+        host: ProcessInfo.processInfo.hostName, boot: firstLine("/proc/sys/kernel/random/boot_id"),
         pidNamespace: (try? FileManager.default.destinationOfSymbolicLink(
-            atPath: "/proc/self/ns/pid"
-        )) ?? "",
-        pid: ProcessInfo.processInfo.processIdentifier,
-        startTicks: startTicks(of: "self") ?? 0
-    )
+            atPath: "/proc/self/ns/pid")) ?? "", pid: ProcessInfo.processInfo.processIdentifier,
+        startTicks: startTicks(of: "self") ?? 0)
 
     /// Whether the process is known to have ended; false also where that cannot be told from here.
     func isDead(seenFrom viewer: ProcessIdentity) -> Bool {

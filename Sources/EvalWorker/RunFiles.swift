@@ -17,16 +17,12 @@ enum RunFiles {
     /// Creates a folder and its parents.
     static func createFolder(_ path: String) throws(EvalWorkerError) {
         do {
-            try FileManager.default.createDirectory(
-                atPath: path,
-                withIntermediateDirectories: true
-            )
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
             throw EvalWorkerError(
                 .io,
                 "cannot create folder \(path): \((error as NSError).localizedDescription); "
-                    + "check the path and its permissions"
-            )
+                    + "check the path and its permissions")
         }
     }
 
@@ -40,22 +36,17 @@ enum RunFiles {
         var status = stat()
         guard stat(path, &status) == 0 else { return nil }
         return Stamp(
-            device: UInt64(status.st_dev),
-            inode: UInt64(status.st_ino),
-            bytes: Int(status.st_size),
-            modified: Double(status.st_mtim.tv_sec) + Double(status.st_mtim.tv_nsec) * 1e-9
-        )
+            device: UInt64(status.st_dev), inode: UInt64(status.st_ino), bytes: Int(status.st_size),
+            modified: Double(status.st_mtim.tv_sec) + Double(status.st_mtim.tv_nsec) * 1e-9)
     }
 
     /// Gives contents a name unless it is taken.
     ///
     /// - Returns: the new file's stamp, by the clock of the file system; nil when the name is
     ///   taken.
-    static func linkIfAbsent(
-        _ contents: Data,
-        as path: String,
-        durable: Bool
-    ) throws(EvalWorkerError) -> Stamp? {
+    static func linkIfAbsent(_ contents: Data, as path: String, durable: Bool)
+        throws(EvalWorkerError) -> Stamp?
+    {
         let folder = (path as NSString).deletingLastPathComponent
         let private_ = folder + "/" + temporaryPrefix + UUID().uuidString
         try write(contents, to: private_, durable: durable)
@@ -82,11 +73,9 @@ enum RunFiles {
         }
     }
 
-    private static func write(
-        _ contents: Data,
-        to path: String,
-        durable: Bool
-    ) throws(EvalWorkerError) {
+    private static func write(_ contents: Data, to path: String, durable: Bool)
+        throws(EvalWorkerError)
+    {
         let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
         guard file >= 0 else { throw .system("create", path) }
         defer { close(file) }

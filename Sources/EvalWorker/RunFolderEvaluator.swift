@@ -18,9 +18,7 @@ public struct EvaluatorClock: Sendable {
 
     /// The machine's clock.
     public static let system = EvaluatorClock(
-        now: { Double(clock_gettime_nsec()) * 1e-9 },
-        sleep: { Thread.sleep(forTimeInterval: $0) }
-    )
+        now: { Double(clock_gettime_nsec()) * 1e-9 }, sleep: { Thread.sleep(forTimeInterval: $0) })
 
     private static func clock_gettime_nsec() -> UInt64 { DispatchTime.now().uptimeNanoseconds }
 }
@@ -53,13 +51,8 @@ public struct RunFolderEvaluator: Sendable {
 
         /// Names every part.
         public init(
-            run: String,
-            sets: [String],
-            once: Bool = false,
-            pollSeconds: Double,
-            timeoutSeconds: Double,
-            leaseSeconds: Double = 60,
-            refusesOtherClass: Bool = true
+            run: String, sets: [String], once: Bool = false, pollSeconds: Double,
+            timeoutSeconds: Double, leaseSeconds: Double = 60, refusesOtherClass: Bool = true
         ) {
             self.run = run
             self.sets = sets
@@ -131,17 +124,12 @@ public struct RunFolderEvaluator: Sendable {
 
     /// Watches with a scorer of its sets.
     public init(
-        _ options: Options,
-        scorer: CheckpointScorer,
-        stop: StopRequest = StopRequest(),
+        _ options: Options, scorer: CheckpointScorer, stop: StopRequest = StopRequest(),
         report: @escaping @Sendable (Report) -> Void
     ) {
         self.init(
-            options,
-            numericsClass: scorer.numericsClass,
-            datasetDigest: scorer.datasetDigest,
-            stop: stop,
-            report: report
+            options, numericsClass: scorer.numericsClass, datasetDigest: scorer.datasetDigest,
+            stop: stop, report: report
         ) { checkpoint, sets, stop, completed in
             scorer.score(checkpoint, sets: sets, stop: stop, completed: completed)
         }
@@ -149,13 +137,9 @@ public struct RunFolderEvaluator: Sendable {
 
     /// Watches with any scoring function.
     package init(
-        _ options: Options,
-        numericsClass: String,
-        datasetDigest: UInt64,
-        identity: ProcessIdentity = .current,
-        clock: EvaluatorClock = .system,
-        stop: StopRequest = StopRequest(),
-        report: @escaping @Sendable (Report) -> Void = { _ in },
+        _ options: Options, numericsClass: String, datasetDigest: UInt64,
+        identity: ProcessIdentity = .current, clock: EvaluatorClock = .system,
+        stop: StopRequest = StopRequest(), report: @escaping @Sendable (Report) -> Void = { _ in },
         score: @escaping Score
     ) {
         self.options = options
@@ -176,14 +160,8 @@ public struct RunFolderEvaluator: Sendable {
         try checkOptions()
         try checkClass()
         let watch = RunFolderWatch(
-            options: options,
-            numericsClass: numericsClass,
-            datasetDigest: datasetDigest,
-            identity: identity,
-            stop: stop,
-            score: score,
-            report: report
-        )
+            options: options, numericsClass: numericsClass, datasetDigest: datasetDigest,
+            identity: identity, stop: stop, score: score, report: report)
         let renewing = ClaimRenewal(watch.claims, everySeconds: options.leaseSeconds / 4)
         defer { renewing.end() }
         var idleSince = clock.now()
@@ -240,21 +218,15 @@ public struct RunFolderEvaluator: Sendable {
             isFolder.boolValue
         else {
             throw EvalWorkerError(
-                .notARun,
-                "there is no run folder \(options.run); name the folder of a run"
-            )
+                .notARun, "there is no run folder \(options.run); name the folder of a run")
         }
         for set in options.sets where set.isEmpty || set.contains("/") {
             throw EvalWorkerError(
-                .setting,
-                "evaluation.sets has '\(set)', which cannot be part of a file name"
-            )
+                .setting, "evaluation.sets has '\(set)', which cannot be part of a file name")
         }
         guard options.pollSeconds > 0 else {
             throw EvalWorkerError(
-                .setting,
-                "evaluation.poll_seconds is \(options.pollSeconds); expected more than 0"
-            )
+                .setting, "evaluation.poll_seconds is \(options.pollSeconds); expected more than 0")
         }
     }
 }

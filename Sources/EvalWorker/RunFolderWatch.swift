@@ -36,12 +36,8 @@ final class RunFolderWatch: @unchecked Sendable {
     private var seen: Set<Int> = []
 
     init(
-        options: RunFolderEvaluator.Options,
-        numericsClass: String,
-        datasetDigest: UInt64,
-        identity: ProcessIdentity,
-        stop: StopRequest,
-        score: @escaping RunFolderEvaluator.Score,
+        options: RunFolderEvaluator.Options, numericsClass: String, datasetDigest: UInt64,
+        identity: ProcessIdentity, stop: StopRequest, score: @escaping RunFolderEvaluator.Score,
         report: @escaping @Sendable (RunFolderEvaluator.Report) -> Void
     ) {
         self.options = options
@@ -54,10 +50,7 @@ final class RunFolderWatch: @unchecked Sendable {
         store = CheckpointStore(directory: options.run + "/checkpoints")
         let folder = EvaluationFile.folder(run: options.run)
         claims = ClaimFolder(
-            folder: folder + "/claims",
-            identity: identity,
-            leaseSeconds: options.leaseSeconds
-        )
+            folder: folder + "/claims", identity: identity, leaseSeconds: options.leaseSeconds)
         for folder in [folder, folder + "/claims"] {
             RunFiles.removeLeftovers(in: folder, olderThan: 10 * options.leaseSeconds)
         }
@@ -69,11 +62,8 @@ final class RunFolderWatch: @unchecked Sendable {
     {
         results.withLock { results in
             RunFolderEvaluator.Outcome(
-                reason: reason,
-                written: results.written,
-                leftToOthers: look.open.filter(claims.isHeldElsewhere),
-                failures: results.failures
-            )
+                reason: reason, written: results.written,
+                leftToOthers: look.open.filter(claims.isHeldElsewhere), failures: results.failures)
         }
     }
 
@@ -85,8 +75,9 @@ final class RunFolderWatch: @unchecked Sendable {
         seen.formUnion(steps)
         let done = Set(EvaluationFile.tasks(run: options.run))
         for step in steps {
-            let open = options.sets.map { EvaluationTask(step: step, set: $0) }
-                .filter { !done.contains($0) && !isGivenUp($0) }
+            let open = options.sets.map { EvaluationTask(step: step, set: $0) }.filter {
+                !done.contains($0) && !isGivenUp($0)
+            }
             guard !open.isEmpty else { continue }
             if !look.didWork && !stop.isStopped { look.didWork = try work(step, open) }
             look.open += open.filter { !isGivenUp($0) }
@@ -98,9 +89,7 @@ final class RunFolderWatch: @unchecked Sendable {
     private func work(_ step: Int, _ open: [EvaluationTask]) throws -> Bool {
         var claimed: [EvaluationTask] = []
         defer { for task in claimed { claims.release(task) } }
-        for task in open where try claims.take(task) {
-            claimed.append(task)
-        }
+        for task in open where try claims.take(task) { claimed.append(task) }
         // Another may have finished between the look at the results and the claim.
         let free = claimed.filter {
             RunFiles.stamp(EvaluationFile.path(run: options.run, $0)) == nil
@@ -116,9 +105,7 @@ final class RunFolderWatch: @unchecked Sendable {
     }
 
     private func openCheckpoint(_ step: Int, _ tasks: [EvaluationTask]) -> CheckpointReader? {
-        do {
-            return try store.open(step: step)
-        } catch {
+        do { return try store.open(step: step) } catch {
             // Retention may have removed it since it was listed.
             if error.code == .notFound { return nil }
             fail(tasks, "checkpoint of step \(step) not scored: \(error.message)")
@@ -127,27 +114,19 @@ final class RunFolderWatch: @unchecked Sendable {
     }
 
     private func record(
-        _ task: EvaluationTask,
-        _ outcome: Result<SetResult, any Error>,
-        _ weights: UInt64
+        _ task: EvaluationTask, _ outcome: Result<SetResult, any Error>, _ weights: UInt64
     ) {
         do {
             let file = EvaluationFile(
-                step: task.step,
-                result: try outcome.get(),
-                weightsDigest: weights,
-                datasetDigest: datasetDigest,
-                numericsClass: numericsClass,
-                evaluator: identity.label
-            )
+                step: task.step, result: try outcome.get(), weightsDigest: weights,
+                datasetDigest: datasetDigest, numericsClass: numericsClass,
+                evaluator: identity.label)
             let isNew = try file.write(run: options.run)
             claims.release(task)
             guard isNew else { return }
             results.withLock { $0.written.append(task) }
             report(.scored(file))
-        } catch let error as EvalWorkerError where error.code == .stopped {
-            return
-        } catch {
+        } catch let error as EvalWorkerError where error.code == .stopped { return } catch {
             let why = (error as? any LineupError)?.message ?? "\(error)"
             fail([task], "step \(task.step), set '\(task.set)' not scored: \(why)")
         }

@@ -19,11 +19,7 @@ public struct SetResult: Equatable, Sendable {
 
     /// Names every part.
     public init(
-        set: String,
-        metrics: [MetricName: Double],
-        started: Double,
-        finished: Double,
-        images: Int,
+        set: String, metrics: [MetricName: Double], started: Double, finished: Double, images: Int,
         nonFiniteTuples: Int = 0
     ) {
         self.set = set
@@ -75,12 +71,8 @@ public struct SetScorer: Sendable {
 
     /// Prepares a set.
     public init(
-        name: String,
-        source: any ImageSource,
-        tuples: [TupleIndices],
-        scorer: TupleScorer,
-        batchSize: Int,
-        cache: InputCache = InputCache(bytesMax: 0)
+        name: String, source: any ImageSource, tuples: [TupleIndices], scorer: TupleScorer,
+        batchSize: Int, cache: InputCache = InputCache(bytesMax: 0)
     ) {
         precondition(batchSize > 0, "batches of \(batchSize) images")
         self.name = name
@@ -102,19 +94,12 @@ public struct SetScorer: Sendable {
     /// - Returns: the embeddings of the batches' images, row-major.
     /// - Throws: what decoding or embedding throws, and ``EvalWorkerError`` with code `stopped`.
     public func embed(
-        _ batches: Range<Int>? = nil,
-        with embedding: any BatchEmbedding,
-        decodeThreads: Int = 0,
+        _ batches: Range<Int>? = nil, with embedding: any BatchEmbedding, decodeThreads: Int = 0,
         stop: StopRequest = StopRequest()
     ) throws -> [Float] {
         let batches = batches ?? 0..<batchCount
         let feeder = BatchFeeder(
-            source,
-            cache: cache,
-            batches: batches,
-            batchSize: batchSize,
-            threads: decodeThreads
-        )
+            source, cache: cache, batches: batches, batchSize: batchSize, threads: decodeThreads)
         defer { feeder.close() }
         var values: [Float] = []
         values.reserveCapacity(batches.count * batchSize * embedding.dimension)
@@ -125,8 +110,7 @@ public struct SetScorer: Sendable {
             }
             precondition(
                 rows.count == batchSize * embedding.dimension,
-                "\(rows.count) values for \(batchSize) embeddings of \(embedding.dimension)"
-            )
+                "\(rows.count) values for \(batchSize) embeddings of \(embedding.dimension)")
             let images = min(batchSize, source.count - batch * batchSize)
             values.append(contentsOf: rows[..<(images * embedding.dimension)])
         }
@@ -137,23 +121,16 @@ public struct SetScorer: Sendable {
     ///
     /// - Throws: as ``embed(_:with:decodeThreads:stop:)`` and ``ScoringError``.
     public func score(
-        with embedding: any BatchEmbedding,
-        decodeThreads: Int = 0,
+        with embedding: any BatchEmbedding, decodeThreads: Int = 0,
         stop: StopRequest = StopRequest()
     ) throws -> SetResult {
         let started = Date().timeIntervalSince1970
         let values = try embed(with: embedding, decodeThreads: decodeThreads, stop: stop)
         let scores = try scorer.score(
-            tuples,
-            of: EmbeddingMatrix(values, dimension: embedding.dimension)
-        )
+            tuples, of: EmbeddingMatrix(values, dimension: embedding.dimension))
         return SetResult(
-            set: name,
-            metrics: try scores.metrics(),
-            started: started,
-            finished: Date().timeIntervalSince1970,
-            images: source.count,
-            nonFiniteTuples: scores.nonFiniteTuples
-        )
+            set: name, metrics: try scores.metrics(), started: started,
+            finished: Date().timeIntervalSince1970, images: source.count,
+            nonFiniteTuples: scores.nonFiniteTuples)
     }
 }

@@ -18,20 +18,21 @@ public final class BatchStatistics: @unchecked Sendable {
     public let tensors: [Tensor]
 
     /// Makes private running averages for one pass.
-    public init(_ network: Network, device: Device) throws(TensorError) {
+    ///
+    /// - Parameter dtype: as the parameters'.
+    public init(
+        _ network: Network, device: Device, dtype: DType = .float32
+    ) throws(TensorError) {
         let total = network.buffers.reduce(0) { $0 + $1.count }
         guard total > 0 else {
             tensors = []
             return
         }
-        let all = try callTensorOperator(
-            "aten::zeros", [.ints([total]), .dtype(.float32), .none, .device(device)])
+        let all = try Tensor.zeros([total], dtype: dtype, device: device)
         var views: [Tensor] = []
         var start = 0
         for buffer in network.buffers {
-            views.append(
-                try callTensorOperator(
-                    "aten::narrow", [.tensor(all), 0, .int(start), .int(buffer.count)]))
+            views.append(try all.narrow(0, start: start, length: buffer.count))
             start += buffer.count
         }
         tensors = views

@@ -15,15 +15,19 @@ struct ForwardPass {
                 if let norm = block.norm { x = try normalise(norm, x) }
                 x = try x.relu_().maxPool2d(kernel: 2)
             }
-            return try x.flatten(from: 1).to(dtype: .float32)  // [batch, features]
+            return try widened(x.flatten(from: 1))  // [batch, features]
         case .residual(let stem, let stemNorm, let blocks):
             var x = try normalise(stemNorm, convolution(stem, images)).relu_()
             x = try x.maxPool2d(kernel: 3, stride: 2, padding: 1)
             for block in blocks { x = try bottleneck(block, x) }
+            guard x.dtype == .bfloat16 else { return try x.spatialMean() }  // [batch, 2048]
             return try callTensorOperator(
-                "aten::mean", overload: "dim",
-                [.tensor(x), [2, 3], false, .dtype(.float32)])  // [batch, 2048]
+                "aten::mean", overload: "dim", [.tensor(x), [2, 3], false, .dtype(.float32)])
         }
+    }
+
+    private func widened(_ x: Tensor) throws(TensorError) -> Tensor {
+        x.dtype == .bfloat16 ? try x.to(dtype: .float32) : x
     }
 
     private func bottleneck(_ block: Bottleneck, _ input: Tensor) throws(TensorError) -> Tensor {

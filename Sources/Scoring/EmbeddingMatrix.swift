@@ -14,9 +14,7 @@ public struct EmbeddingMatrix: Sendable {
     public init(_ values: [Float], dimension: Int) throws(ScoringError) {
         guard dimension > 0, values.count % dimension == 0 else {
             throw ScoringError(
-                .shapeMismatch,
-                "\(values.count) embedding values do not make rows of \(dimension)"
-            )
+                .shapeMismatch, "\(values.count) embedding values do not make rows of \(dimension)")
         }
         self.rows = values.count / dimension
         self.dimension = dimension

@@ -19,10 +19,7 @@ public enum PairDistance: String, CaseIterable, Codable, Hashable, Sendable {
     public init(name: String) throws(ScoringError) {
         guard let known = Self(rawValue: name) else {
             let all = Self.allCases.map(\.rawValue).joined(separator: ", ")
-            throw ScoringError(
-                .unknownSetting,
-                "loss.distance is '\(name)'; scoring knows \(all)"
-            )
+            throw ScoringError(.unknownSetting, "loss.distance is '\(name)'; scoring knows \(all)")
         }
         self = known
     }
@@ -45,18 +42,14 @@ public enum PairDistance: String, CaseIterable, Codable, Hashable, Sendable {
             } term: {
                 $0.replacing(with: -$0, where: $0 .< 0)
             }
-        case .cosine:
-            cosineDistance(a, b)
+        case .cosine: cosineDistance(a, b)
         }
     }
 
     /// The distance itself.
-    package func distance(
-        _ a: UnsafeBufferPointer<Float>,
-        _ b: UnsafeBufferPointer<Float>
-    ) -> Double {
-        self == .euclidean ? rank(a, b).squareRoot() : rank(a, b)
-    }
+    package func distance(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>)
+        -> Double
+    { self == .euclidean ? rank(a, b).squareRoot() : rank(a, b) }
 
     /// The distance between rows of float64, summed from the first element to the last.
     func distance(_ a: [Double], _ b: [Double]) -> Double {
@@ -91,10 +84,9 @@ func norm(_ a: UnsafeBufferPointer<Float>) -> Double {
 
 private typealias Lanes = SIMD8<Double>
 
-private func cosineDistance(
-    _ a: UnsafeBufferPointer<Float>,
-    _ b: UnsafeBufferPointer<Float>
-) -> Double {
+private func cosineDistance(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>)
+    -> Double
+{
     let dot = sumInLanes(a.count) {
         load(a, $0) * load(b, $0)
     } term: {
@@ -105,23 +97,18 @@ private func cosineDistance(
 }
 
 /// Eight elements from `start`; elements beyond the row are zero.
-@inline(__always)
-private func load(_ row: UnsafeBufferPointer<Float>, _ start: Int) -> Lanes {
+@inline(__always) private func load(_ row: UnsafeBufferPointer<Float>, _ start: Int) -> Lanes {
     if start + 8 <= row.count {
         return Lanes(
-            UnsafeRawPointer(row.baseAddress! + start).loadUnaligned(as: SIMD8<Float>.self)
-        )
+            UnsafeRawPointer(row.baseAddress! + start).loadUnaligned(as: SIMD8<Float>.self))
     }
     var lanes = Lanes()
     for lane in 0..<(row.count - start) { lanes[lane] = Double(row[start + lane]) }
     return lanes
 }
 
-@inline(__always)
-private func sumInLanes(
-    _ count: Int,
-    _ read: (Int) -> Lanes,
-    term: (Lanes) -> Lanes
+@inline(__always) private func sumInLanes(
+    _ count: Int, _ read: (Int) -> Lanes, term: (Lanes) -> Lanes
 ) -> Double {
     var total = Lanes()
     for start in stride(from: 0, to: count, by: 8) { total += term(read(start)) }

@@ -85,10 +85,7 @@ extension TupleLoss {
     ///
     /// A distance that is not finite makes both values NaN, so that it can never look like
     /// success.
-    package func evaluate(
-        _ rows: [UnsafeBufferPointer<Float>],
-        labels: [Int]
-    ) -> LossValue {
+    package func evaluate(_ rows: [UnsafeBufferPointer<Float>], labels: [Int]) -> LossValue {
         let table = kind == .semiHard ? sphereDistances(rows) : distances(rows)
         guard table.values.allSatisfy(\.isFinite) else {
             return LossValue(loss: .nan, fractionPositive: .nan)
@@ -126,9 +123,7 @@ extension TupleLoss {
         guard valid > 0 else { return LossValue(loss: 0, fractionPositive: 0) }
         let divisor = margin == .none ? valid : max(active, 1)
         return LossValue(
-            loss: sum / Double(divisor),
-            fractionPositive: Double(active) / Double(valid)
-        )
+            loss: sum / Double(divisor), fractionPositive: Double(active) / Double(valid))
     }
 
     private func batchHard(_ table: SquareTable, _ labels: [Int]) -> LossValue {
@@ -161,9 +156,7 @@ extension TupleLoss {
                 var nearestBeyond = Double.infinity
                 var farthest = -Double.infinity
                 for n in 0..<table.side where labels[n] != labels[a] {
-                    if table[a, n] > table[a, p] {
-                        nearestBeyond = min(nearestBeyond, table[a, n])
-                    }
+                    if table[a, n] > table[a, p] { nearestBeyond = min(nearestBeyond, table[a, n]) }
                     farthest = max(farthest, table[a, n])
                 }
                 let negative =
@@ -176,9 +169,7 @@ extension TupleLoss {
         }
         guard pairs > 0 else { return LossValue(loss: 0, fractionPositive: 0) }
         return LossValue(
-            loss: sum / Double(pairs),
-            fractionPositive: Double(active) / Double(pairs)
-        )
+            loss: sum / Double(pairs), fractionPositive: Double(active) / Double(pairs))
     }
 
     private func distances(_ rows: [UnsafeBufferPointer<Float>]) -> SquareTable {
@@ -230,9 +221,7 @@ extension TupleLoss {
             evaluate(
                 rows.indices.map {
                     UnsafeBufferPointer(rebasing: values[$0 * dimension..<($0 + 1) * dimension])
-                },
-                labels: labels
-            )
+                }, labels: labels)
         }
     }
 }

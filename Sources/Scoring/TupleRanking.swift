@@ -15,10 +15,9 @@ extension TupleScorer {
     /// the tuple counts. Distances that are not finite come at the very end.
     ///
     /// - Throws: ``ScoringError`` with code `indexOutOfRange` when the tuple names a missing row.
-    public func ranking(
-        of tuple: TupleIndices,
-        in embeddings: EmbeddingMatrix
-    ) throws(ScoringError) -> [RankedCandidate] {
+    public func ranking(of tuple: TupleIndices, in embeddings: EmbeddingMatrix) throws(ScoringError)
+        -> [RankedCandidate]
+    {
         try check(tuple, "the tuple", embeddings.rows)
         let candidates = embeddings.values.withUnsafeBufferPointer { values in
             func row(_ index: Int) -> UnsafeBufferPointer<Float> {
@@ -27,10 +26,8 @@ extension TupleScorer {
             }
             return (tuple.negatives + [tuple.positive]).enumerated().map { place, index in
                 RankedCandidate(
-                    row: index,
-                    distance: distance.distance(row(tuple.anchor), row(index)),
-                    isPositive: place == tuple.negatives.count
-                )
+                    row: index, distance: distance.distance(row(tuple.anchor), row(index)),
+                    isPositive: place == tuple.negatives.count)
             }
         }
         let keyed = candidates.enumerated().map { place, candidate in

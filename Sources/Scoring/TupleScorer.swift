@@ -37,9 +37,7 @@ public struct TupleScorer: Hashable, Sendable {
     public var distance: PairDistance { loss.distance }
 
     /// Scores with the run's loss.
-    public init(loss: TupleLoss) {
-        self.loss = loss
-    }
+    public init(loss: TupleLoss) { self.loss = loss }
 
     /// Scores some of a set's tuples.
     ///
@@ -52,43 +50,33 @@ public struct TupleScorer: Hashable, Sendable {
     /// - Throws: ``ScoringError`` with code `indexOutOfRange` when a tuple names a missing row.
     /// - Complexity: O(B² · dimension) a tuple of B images.
     public func score(
-        _ tuples: [TupleIndices],
-        over range: Range<Int>? = nil,
-        of embeddings: EmbeddingMatrix
+        _ tuples: [TupleIndices], over range: Range<Int>? = nil, of embeddings: EmbeddingMatrix
     ) throws(ScoringError) -> TupleScores {
         let range = range ?? 0..<tuples.count
         precondition(
             0 <= range.lowerBound && range.upperBound <= tuples.count,
-            "tuples \(range) asked of a set with \(tuples.count)"
-        )
+            "tuples \(range) asked of a set with \(tuples.count)")
         for index in range { try check(tuples[index], "tuple \(index)", embeddings.rows) }
         return embeddings.values.withUnsafeBufferPointer { values in
             var scores = TupleScores(tupleCount: tuples.count)
             var leaves: [TupleScores.Leaf] = []
             leaves.reserveCapacity(range.count)
-            for index in range {
-                leaves.append(leaf(tuples[index], values, embeddings.dimension))
-            }
+            for index in range { leaves.append(leaf(tuples[index], values, embeddings.dimension)) }
             scores.append(leaves, from: range.lowerBound)
             return scores
         }
     }
 
     func check(_ tuple: TupleIndices, _ name: String, _ rows: Int) throws(ScoringError) {
-        for row in [tuple.anchor, tuple.positive] + tuple.negatives
-        where row < 0 || row >= rows {
+        for row in [tuple.anchor, tuple.positive] + tuple.negatives where row < 0 || row >= rows {
             throw ScoringError(
-                .indexOutOfRange,
-                "\(name) names image \(row), but there are \(rows) embeddings"
-            )
+                .indexOutOfRange, "\(name) names image \(row), but there are \(rows) embeddings")
         }
     }
 
-    private func leaf(
-        _ tuple: TupleIndices,
-        _ values: UnsafeBufferPointer<Float>,
-        _ dimension: Int
-    ) -> TupleScores.Leaf {
+    private func leaf(_ tuple: TupleIndices, _ values: UnsafeBufferPointer<Float>, _ dimension: Int)
+        -> TupleScores.Leaf
+    {
         guard !tuple.negatives.isEmpty else { return .skipped }
         let rows = ([tuple.anchor, tuple.positive] + tuple.negatives).map { row in
             UnsafeBufferPointer(rebasing: values[row * dimension..<(row + 1) * dimension])
@@ -107,19 +95,11 @@ public struct TupleScorer: Hashable, Sendable {
         for row in rows { norms += norm(row) }
         return .scored(
             TupleScores.Counts(
-                tuples: 1,
-                skipped: 0,
-                general: nearer == count ? 1 : 0,
-                generalTies: notFarther == count ? 1 : 0,
-                nonFinite: usable.count == count ? 0 : 1
-            ),
+                tuples: 1, skipped: 0, general: nearer == count ? 1 : 0,
+                generalTies: notFarther == count ? 1 : 0, nonFinite: usable.count == count ? 0 : 1),
             TupleScores.Sums(
-                easy: Double(nearer) / Double(count),
-                easyTies: Double(notFarther) / Double(count),
-                loss: value.loss,
-                fractionPositive: value.fractionPositive,
-                norm: norms / Double(rows.count)
-            )
-        )
+                easy: Double(nearer) / Double(count), easyTies: Double(notFarther) / Double(count),
+                loss: value.loss, fractionPositive: value.fractionPositive,
+                norm: norms / Double(rows.count)))
     }
 }

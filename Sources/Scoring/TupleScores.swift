@@ -6,9 +6,7 @@ import Basics
 /// over the tuple's number, and a part keeps the sums of the whole subtrees it holds. What is added
 /// to what therefore depends on the set alone, never on how it was cut.
 public struct TupleScores: Equatable, Codable, Sendable {
-    private enum CodingKeys: String, CodingKey {
-        case tupleCount, counts, nodes
-    }
+    private enum CodingKeys: String, CodingKey { case tupleCount, counts, nodes }
 
     /// Exact counts.
     struct Counts: Equatable, Codable {
@@ -37,12 +35,10 @@ public struct TupleScores: Equatable, Codable, Sendable {
 
         static func + (left: Sums, right: Sums) -> Sums {
             Sums(
-                easy: left.easy + right.easy,
-                easyTies: left.easyTies + right.easyTies,
+                easy: left.easy + right.easy, easyTies: left.easyTies + right.easyTies,
                 loss: left.loss + right.loss,
                 fractionPositive: left.fractionPositive + right.fractionPositive,
-                norm: left.norm + right.norm
-            )
+                norm: left.norm + right.norm)
         }
     }
 
@@ -66,9 +62,7 @@ public struct TupleScores: Equatable, Codable, Sendable {
     private var nodes: [Node] = []
 
     /// An empty part of a set.
-    public init(tupleCount: Int) {
-        self.tupleCount = tupleCount
-    }
+    public init(tupleCount: Int) { self.tupleCount = tupleCount }
 
     /// Whether every tuple of the set is in.
     public var isComplete: Bool { heldCount == tupleCount }
@@ -105,8 +99,7 @@ public struct TupleScores: Equatable, Codable, Sendable {
             else {
                 throw ScoringError(
                     .foreignPart,
-                    "[\(node.low),\(node.high)) is no part of a set of \(tupleCount) tuples"
-                )
+                    "[\(node.low),\(node.high)) is no part of a set of \(tupleCount) tuples")
             }
             end = node.high
         }
@@ -115,8 +108,7 @@ public struct TupleScores: Equatable, Codable, Sendable {
             throw ScoringError(
                 .foreignPart,
                 "a part holds \(heldCount) tuples, but counts \(counts.tuples) scored and "
-                    + "\(counts.skipped) skipped ones"
-            )
+                    + "\(counts.skipped) skipped ones")
         }
     }
 
@@ -139,8 +131,7 @@ public struct TupleScores: Equatable, Codable, Sendable {
         guard other.tupleCount == tupleCount else {
             throw ScoringError(
                 .foreignPart,
-                "a part of a set of \(other.tupleCount) tuples cannot join one of \(tupleCount)"
-            )
+                "a part of a set of \(other.tupleCount) tuples cannot join one of \(tupleCount)")
         }
         let merged = (nodes + other.nodes).sorted { $0.low < $1.low }
         for (left, right) in zip(merged, merged.dropFirst()) where right.low < left.high {
@@ -161,9 +152,7 @@ public struct TupleScores: Equatable, Codable, Sendable {
     public func metrics() throws(ScoringError) -> [MetricName: Double] {
         guard isComplete else {
             throw ScoringError(
-                .incompleteParts,
-                "\(heldCount) of \(tupleCount) tuples are scored so far"
-            )
+                .incompleteParts, "\(heldCount) of \(tupleCount) tuples are scored so far")
         }
         var metrics: [MetricName: Double] = [
             .tuples: Double(counts.tuples), .skippedTuples: Double(counts.skipped),
@@ -210,9 +199,6 @@ public struct TupleScores: Equatable, Codable, Sendable {
             case (let left?, let right?): left + right
             case (let left, let right): left ?? right
             }
-        result.replaceSubrange(
-            start...,
-            with: [Node(low: run.low, high: run.high, sums: sums)]
-        )
+        result.replaceSubrange(start..., with: [Node(low: run.low, high: run.high, sums: sums)])
     }
 }

@@ -38,12 +38,19 @@ final class SlotInputs: @unchecked Sendable {
     private var entries: [Key: Entry] = [:]
     private var spare: [FloatBuffer] = []
     private var isStopping = false
+    /// Decoded images by row of the catalogue, kept where nothing random happens to them.
+    private var cache: [Int: FloatBuffer] = [:]
+    private var cacheBytesLeft: Int
+
+    /// Most bytes of decoded images that are kept.
+    static let cacheBytesMax = 512 << 20
 
     /// Starts the decoding threads.
     init(catalogue: Catalogue, input: InputConfiguration, seed: UInt64, threads: Int) throws {
         loader = try ImageLoader(root: catalogue.root, input: input)
         samples = catalogue.samples
         self.seed = seed
+        cacheBytesLeft = input.flip || input.crop ? 0 : Self.cacheBytesMax
         for _ in 0..<max(1, threads) {
             let thread = Thread { [self] in work() }
             thread.stackSize = 1 << 20
@@ -114,15 +121,20 @@ final class SlotInputs: @unchecked Sendable {
             let size = loader.input.elementCount
             let target = UnsafeMutableBufferPointer(
                 rebasing: pixels.floats[place * size..<(place + 1) * size])
-            do throws(ImageError) {
-                try loader.load(
-                    sample.path, expecting: sample.fingerprint,
-                    augmentation: CounterRandom(
-                        seed: seed, step: UInt64(key.step), slot: UInt64(key.slot),
-                        item: UInt64(place), purpose: .augmentation),
-                    into: target)
-            } catch {
-                failure = error
+            if let kept = condition.withLock({ cache[index] }) {
+                _ = target.update(from: kept.floats)
+            } else {
+                do throws(ImageError) {
+                    try loader.load(
+                        sample.path, expecting: sample.fingerprint,
+                        augmentation: CounterRandom(
+                            seed: seed, step: UInt64(key.step), slot: UInt64(key.slot),
+                            item: UInt64(place), purpose: .augmentation),
+                        into: target)
+                    keep(index, UnsafeBufferPointer(target))
+                } catch {
+                    failure = error
+                }
             }
             condition.withLock {
                 guard entries[key]?.pixels === pixels else { return }
@@ -131,6 +143,19 @@ final class SlotInputs: @unchecked Sendable {
                 condition.broadcast()
             }
         }
+    }
+
+    private func keep(_ index: Int, _ pixels: UnsafeBufferPointer<Float>) {
+        let bytes = pixels.count * 4
+        let isRoom = condition.withLock {
+            guard cacheBytesLeft >= bytes, cache[index] == nil else { return false }
+            cacheBytesLeft -= bytes
+            return true
+        }
+        guard isRoom else { return }
+        let copy = FloatBuffer(count: pixels.count)
+        _ = copy.floats.update(from: pixels)
+        condition.withLock { cache[index] = copy }
     }
 
     /// The next image of the slot that is needed first.

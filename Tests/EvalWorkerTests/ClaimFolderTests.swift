@@ -7,11 +7,9 @@ import Testing
 struct ClaimFolderTests {
     private let task = EvaluationTask(step: 7, set: "val_eval")
 
-    private func folder(
-        _ run: TestRun, identity: ProcessIdentity = .current, lease: Double = 60
-    ) -> ClaimFolder {
-        ClaimFolder(folder: run.path + "/claims", identity: identity, leaseSeconds: lease)
-    }
+    private func folder(_ run: TestRun, identity: ProcessIdentity = .current, lease: Double = 60)
+        -> ClaimFolder
+    { ClaimFolder(folder: run.path + "/claims", identity: identity, leaseSeconds: lease) }
 
     private func age(_ run: TestRun, by seconds: Int) {
         var times = [timespec(), timespec()]

@@ -16,8 +16,7 @@ struct EvaluationFileTests {
     @Test func whatIsWrittenIsRead() throws {
         let run = try TestRun()
         #expect(try file(20, "val_eval", value: 0.1 + 0.2).write(run: run.path))
-        let read = try EvaluationFile.read(
-            run: run.path, EvaluationTask(step: 20, set: "val_eval"))
+        let read = try EvaluationFile.read(run: run.path, EvaluationTask(step: 20, set: "val_eval"))
         #expect(read.agrees(with: file(20, "val_eval", value: 0.1 + 0.2)))
         #expect(read.metrics["general_accuracy"] == 0.1 + 0.2)
         #expect(read.metrics["mean_loss"]?.isNaN == true)

@@ -102,9 +102,7 @@ struct RunFolderEvaluatorTests {
             folder: run.path + "/evaluations/claims", identity: .current, leaseSeconds: 60)
         let task = EvaluationTask(step: 0, set: "val_eval")
         #expect(try other.take(task))
-        let clock = TestClock { now in
-            if now >= 30 { other.release(task) }
-        }
+        let clock = TestClock { now in if now >= 30 { other.release(task) } }
         let outcome = try run.evaluator(run.options(), clock: clock).run()
         #expect(outcome.reason == .runFinished)
         #expect(clock.seconds >= 30 && clock.seconds < 33)

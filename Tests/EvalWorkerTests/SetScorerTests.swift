@@ -108,8 +108,7 @@ struct SetScorerTests {
         #expect(other.loadCount == 0)
     }
 
-    @Test(arguments: [0, 3])
-    func unreadableImageEndsTheSet(threads: Int) throws {
+    @Test(arguments: [0, 3]) func unreadableImageEndsTheSet(threads: Int) throws {
         let scorer = set(TestImages(61, missing: 44))
         let error = #expect(throws: EvalWorkerError.self) {
             try scorer.score(with: TestEmbedding(), decodeThreads: threads)
@@ -117,8 +116,7 @@ struct SetScorerTests {
         #expect(error?.message == "image 44 is missing")
     }
 
-    @Test(arguments: [0, 3])
-    func stopEndsAtTheNextBatch(threads: Int) throws {
+    @Test(arguments: [0, 3]) func stopEndsAtTheNextBatch(threads: Int) throws {
         let stop = StopRequest()
         stop.stop()
         let embedding = TestEmbedding()

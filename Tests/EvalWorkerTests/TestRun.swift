@@ -13,8 +13,7 @@ final class TestRun: Sendable {
 
     init() throws {
         path = NSTemporaryDirectory() + "/lineup-eval-" + UUID().uuidString
-        try FileManager.default.createDirectory(
-            atPath: path, withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 
     deinit { try? FileManager.default.removeItem(atPath: path) }
@@ -22,15 +21,16 @@ final class TestRun: Sendable {
     var store: CheckpointStore { CheckpointStore(directory: path + "/checkpoints") }
 
     /// Writes the checkpoint of a step; its only weight is the step.
-    @discardableResult
-    func writeCheckpoint(_ step: Int, datasetDigest: UInt64 = datasetDigest) throws -> String {
+    @discardableResult func writeCheckpoint(_ step: Int, datasetDigest: UInt64 = datasetDigest)
+        throws -> String
+    {
         try store.prepare()
         let weight = [Float(step)]
         try weight.withUnsafeBytes { bytes in
             let tensor = CheckpointTensor(name: "network/weight", shape: [1], bytes: bytes)
             let metadata = CheckpointMetadata(
-                step: step, settingsDigest: 1, datasetDigest: datasetDigest,
-                numericsClass: "test", history: 0)
+                step: step, settingsDigest: 1, datasetDigest: datasetDigest, numericsClass: "test",
+                history: 0)
             _ = try store.write(SerialisedCheckpoint([tensor], metadata: metadata))
         }
         return store.path(step: step)
@@ -42,22 +42,23 @@ final class TestRun: Sendable {
 
     /// Names of the results, sorted.
     var results: [String] {
-        ((try? FileManager.default.contentsOfDirectory(atPath: path + "/evaluations")) ?? [])
-            .filter { $0.hasSuffix(".json") }.sorted()
+        ((try? FileManager.default.contentsOfDirectory(atPath: path + "/evaluations")) ?? []).filter
+        { $0.hasSuffix(".json") }.sorted()
     }
 
     /// What is left of claims and private files.
     var leftovers: [String] {
         let folders = ["/evaluations", "/evaluations/claims"]
         return folders.flatMap { folder in
-            ((try? FileManager.default.contentsOfDirectory(atPath: path + folder)) ?? [])
-                .filter { $0.hasPrefix(".") || $0.hasSuffix(".claim") }
+            ((try? FileManager.default.contentsOfDirectory(atPath: path + folder)) ?? []).filter {
+                $0.hasPrefix(".") || $0.hasSuffix(".claim")
+            }
         }
     }
 
-    func options(
-        once: Bool = false, timeout: Double = 100, lease: Double = 60
-    ) -> RunFolderEvaluator.Options {
+    func options(once: Bool = false, timeout: Double = 100, lease: Double = 60)
+        -> RunFolderEvaluator.Options
+    {
         RunFolderEvaluator.Options(
             run: path, sets: Self.sets, once: once, pollSeconds: 2, timeoutSeconds: timeout,
             leaseSeconds: lease)
@@ -93,9 +94,7 @@ final class TestClock: Sendable {
     private let asleep: @Sendable (Double) -> Void
 
     /// - Parameter asleep: is told the time, seconds since the start, after each sleep.
-    init(asleep: @escaping @Sendable (Double) -> Void = { _ in }) {
-        self.asleep = asleep
-    }
+    init(asleep: @escaping @Sendable (Double) -> Void = { _ in }) { self.asleep = asleep }
 
     var seconds: Double { time.withLock { $0 - 1000 } }
 

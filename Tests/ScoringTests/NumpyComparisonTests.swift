@@ -20,8 +20,8 @@ struct NumpyComparisonTests {
     }
 
     private static func cases() throws -> [Case] {
-        let file = URL(filePath: #filePath).deletingLastPathComponent()
-            .appending(path: "Fixtures/expected_scores.json")
+        let file = URL(filePath: #filePath).deletingLastPathComponent().appending(
+            path: "Fixtures/expected_scores.json")
         return try JSONDecoder().decode([Case].self, from: Data(contentsOf: file))
     }
 
@@ -50,8 +50,7 @@ struct NumpyComparisonTests {
                     // A few hundred float64 roundings, each 1.1e-16 relative to terms below 100.
                     #expect(
                         abs(value - expected) <= 1e-12 * max(1, abs(expected)),
-                        "\(one.name) \(run.loss) \(run.margin) \(run.distance) \(name.rawValue)"
-                    )
+                        "\(one.name) \(run.loss) \(run.margin) \(run.distance) \(name.rawValue)")
                     compared += 1
                 }
             }

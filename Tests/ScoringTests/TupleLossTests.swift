@@ -8,9 +8,7 @@ struct TupleLossTests {
     private let rows: [[Float]] = [[0, 0], [0, 0], [3, 4], [1, 0], [0, 2], [6, 8]]
     private let labels = [0, 0, 0, 1, 1, 2]
 
-    private func value(_ loss: TupleLoss) -> LossValue {
-        loss.evaluate(rows, labels: labels)
-    }
+    private func value(_ loss: TupleLoss) -> LossValue { loss.evaluate(rows, labels: labels) }
 
     private func isNear(_ value: Double, _ expected: Double) -> Bool {
         // Golden values are printed with twelve digits.

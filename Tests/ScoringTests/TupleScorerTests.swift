@@ -37,15 +37,15 @@ struct TupleScorerTests {
         #expect(abs(metrics[.fractionPositive]! - fraction) < 1e-15)
     }
 
-    @Test(arguments: PairDistance.allCases, [Float(0), 0.1, 1e20])
-    func collapsedModelScoresNothing(distance: PairDistance, value: Float) throws {
+    @Test(arguments: PairDistance.allCases, [Float(0), 0.1, 1e20]) func collapsedModelScoresNothing(
+        distance: PairDistance, value: Float
+    ) throws {
         let embeddings = try EmbeddingMatrix(Array(repeating: value, count: 9 * 13), dimension: 13)
         let tuples = (0..<5).map {
             TupleIndices(anchor: $0, positive: $0 + 1, negatives: [$0 + 2, $0 + 3])
         }
         let scorer = TupleScorer(
-            loss: TupleLoss(.batchAll, margin: .number(0.2), distance: distance)
-        )
+            loss: TupleLoss(.batchAll, margin: .number(0.2), distance: distance))
         let metrics = try scorer.score(tuples, of: embeddings).metrics()
         #expect(metrics[.generalAccuracy] == 0)
         #expect(metrics[.easyAccuracy] == 0)
@@ -83,8 +83,7 @@ struct TupleScorerTests {
         let embeddings = try EmbeddingMatrix([0, 1], dimension: 1)
         let tuples = [TupleIndices(anchor: 0, positive: 1, negatives: [])]
         #expect(
-            try hard.score(tuples, of: embeddings).metrics() == [.tuples: 0, .skippedTuples: 1]
-        )
+            try hard.score(tuples, of: embeddings).metrics() == [.tuples: 0, .skippedTuples: 1])
         #expect(try hard.score([], of: embeddings).metrics() == [.tuples: 0, .skippedTuples: 0])
     }
 
@@ -115,16 +114,13 @@ struct PartsTests {
         let tuples = (0..<count).map { _ in
             let negatives = (0..<random.index(below: 6)).map { _ in random.index(below: rows) }
             return TupleIndices(
-                anchor: random.index(below: rows),
-                positive: random.index(below: rows),
-                negatives: negatives
-            )
+                anchor: random.index(below: rows), positive: random.index(below: rows),
+                negatives: negatives)
         }
         return (tuples, try EmbeddingMatrix(values, dimension: 19))
     }
 
-    @Test(arguments: 0..<40 as Range<UInt64>)
-    func partsMergeToTheSameBits(seed: UInt64) throws {
+    @Test(arguments: 0..<40 as Range<UInt64>) func partsMergeToTheSameBits(seed: UInt64) throws {
         var random = CounterRandom(seed: seed, item: 1, purpose: .dataset)
         let (tuples, embeddings) = try set(seed: seed, count: 1 + random.index(below: 300))
         let scorer = TupleScorer(loss: TupleLoss(.batchAll, margin: .number(0.3)))
@@ -177,8 +173,7 @@ struct PartsTests {
         #"{"tupleCount":4,"counts":\#(counts(2)),"nodes":[{"low":1,"high":2},{"low":1,"high":2}]}"#,
         #"{"tupleCount":4,"counts":\#(counts(2)),"nodes":[{"low":1,"high":2}]}"#,
         #"{"tupleCount":-1,"counts":\#(counts(2)),"nodes":[{"low":-1,"high":1}]}"#,
-    ])
-    func brokenPartsAreRefused(json: String) {
+    ]) func brokenPartsAreRefused(json: String) {
         #expect(throws: (any Error).self) {
             try JSONDecoder().decode(TupleScores.self, from: Data(json.utf8))
         }

@@ -24,9 +24,11 @@ driver_for_cuda() {
     esac
 }
 
-# cpu, or the CUDA version, of a torch version: 2.13.0+cu126 is 12.6, 2.13.0 is the plain wheel's.
+# cpu, part (a CUDA build without its GPU half) or the CUDA version of a torch version: 2.13.0+cu126 is
+# 12.6, 2.13.0 is the plain wheel's.
 flavour_of() {
     case $1 in
+    *-without-gpu) echo part ;;
     *+cpu*) echo cpu ;;
     *+cu1[0-9][0-9]*) sed 's/.*+cu\(1[0-9]\)\([0-9]*\).*/\1.\2/' <<<"$1" ;;
     *+*) echo other ;;
@@ -68,20 +70,26 @@ works with ${LIBTORCH_VERSIONS// /, }: name another folder, or unset it"
     [ -z "$python_version" ] || why="the active Python environment's torch $python_version is not \
 one of ${LIBTORCH_VERSIONS// /, }"
     # With a driver that is new enough a CUDA build is wanted, otherwise a CPU build before any other.
-    local best=
+    local best= wants_cuda=
+    [ "$driver" = none ] || ! version_at_least "$driver" "$(driver_for_cuda "$LIBTORCH_PLAIN_CUDA")" ||
+        wants_cuda=1
     for cached in "$@"; do
         libtorch_is_supported "$cached" || continue
         flavour=$(flavour_of "$cached")
-        if [ "$driver" != none ] && [ "$flavour" != cpu ] && [ "$flavour" != other ] &&
-            version_at_least "$driver" "$(driver_for_cuda "$flavour")"; then
-            printf 'cached\t%s\t%s\n' "$cached" "driver $driver; $why"
-            return
-        fi
-        if [ "$flavour" = cpu ]; then best=$cached; fi
-        if [ -z "$best" ] && [ "$driver" = none ]; then best=$cached; fi
+        case $flavour in
+        other) ;;
+        cpu) best=$cached ;;
+        part) [ -n "$best" ] || best=$cached ;;
+        *)
+            if [ "$driver" != none ] && version_at_least "$driver" "$(driver_for_cuda "$flavour")"; then
+                printf 'cached\t%s\t%s\n' "$cached" "driver $driver; $why"
+                return
+            fi
+            [ -n "$best" ] || best=$cached
+            ;;
+        esac
     done
-    if [ -n "$best" ] && { [ "$driver" = none ] ||
-        ! version_at_least "$driver" "$(driver_for_cuda "$LIBTORCH_PLAIN_CUDA")"; }; then
+    if [ -n "$best" ] && [ -z "$wants_cuda" ]; then
         printf 'cached\t%s\t%s\n' "$best" "NVIDIA driver: $driver; $why"
         return
     fi

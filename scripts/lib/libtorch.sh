@@ -106,13 +106,11 @@ download_libtorch() {
     IFS=$'\t' read -r version flavour why <<<"$decision"
     [ "$version" != none ] || fail "$why"
     local final=$LINEUP_CACHE/libtorch-$version
+    [ "$flavour" != cuda-without-gpu ] || final=$final-without-gpu
+    # Another set-up may have made it meanwhile.
     if [ -n "$(libtorch_version_in "$final/torch")" ]; then
-        # Another set-up made it meanwhile; a GPU's libraries may still be missing in it.
-        if [ "$flavour" != cuda ] || [ -f "$final/torch/lib/libtorch_cuda.so" ]; then
-            echo "$final/torch"
-            return
-        fi
-        rm -rf "$final"
+        echo "$final/torch"
+        return
     fi
 
     # Upper bounds, so that a full disk is found before it is full: wheels and unpacked files are

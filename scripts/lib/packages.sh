@@ -109,7 +109,7 @@ install_packages() {
         local run=()
         [ "$way" = sudo ] && run=(sudo)
         if lists_are_old; then
-            say "package lists are older than a day: ${run[*]} apt-get update"
+            say "package lists are older than a day: ${run[*]:+sudo }apt-get update"
             "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update >&2 ||
                 say "apt-get update failed; trying with the lists that are there"
         fi
@@ -120,7 +120,7 @@ install_packages() {
     done
     case $way in
     root | sudo)
-        say "installing: ${run[*]} apt-get install -y --no-install-recommends ${names[*]}"
+        say "installing: ${run[*]:+sudo }apt-get install -y --no-install-recommends ${names[*]}"
         log=$(mktemp)
         if ! "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y \
             --no-install-recommends "${names[@]}" </dev/null >"$log" 2>&1; then

@@ -44,7 +44,16 @@ class Run:
         )
 
     def gradient(self, step):
+        """The reduced gradient of a step, by name."""
         return self._split(self._floats(f"gradient-{step}.bin"), self.network["parameters"])
+
+    def gradient64(self, step):
+        """The same from float64 arithmetic, or None where the run did not store it."""
+        path = self.folder / f"gradient64-{step}.bin"
+        if not path.exists():
+            return None
+        flat = torch.from_numpy(numpy.fromfile(path, dtype="<f8"))
+        return self._split(flat, self.network["parameters"])
 
 
 def float_of_bits(bits):

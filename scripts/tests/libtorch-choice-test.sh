@@ -45,6 +45,16 @@ expect "a CPU build in the cache before a CUDA build without a driver" "cached 2
     choose_libtorch "" "" "" "" none 2.13.0 2.13.0+cpu
 expect "a CUDA build in the cache where there is no other" "cached 2.13.0" "" \
     choose_libtorch "" "" "" "" none 2.13.0
+expect "a CUDA build without its GPU half after a CPU build" "cached 2.13.0+cpu" "" \
+    choose_libtorch "" "" "" "" none 2.13.0-without-gpu 2.13.0+cpu
+expect "a CUDA build without its GPU half where there is no other" "cached 2.13.0-without-gpu" "" \
+    choose_libtorch "" "" "" "" none 2.13.0-without-gpu
+expect "which is no use to a driver that has come since" "download -" "" \
+    choose_libtorch "" "" "" "" 580.65 2.13.0-without-gpu
+expect "with a driver that is too old a CUDA build works without GPUs" "cached 2.13.0" "470.82" \
+    choose_libtorch "" "" "" "" 470.82 2.13.0
+expect "an older CUDA build for an older driver" "cached 2.13.0+cu126" "driver 560.35" \
+    choose_libtorch "" "" "" "" 560.35 2.13.0+cpu 2.13.0 2.13.0+cu126
 expect "with a driver a CUDA build from the cache" "cached 2.13.0" "driver 580.65" \
     choose_libtorch "" "" "" "" 580.65 2.13.0+cpu 2.13.0
 expect "with a driver and only a CPU build in the cache pip is asked" "download -" "" \

@@ -169,6 +169,14 @@ public nonisolated struct WireEnvelope: Sendable {
     set {body = .checkpointFailed(newValue)}
   }
 
+  public var stateAwaited: WireStateAwaited {
+    get {
+      if case .stateAwaited(let v)? = body {return v}
+      return WireStateAwaited()
+    }
+    set {body = .stateAwaited(newValue)}
+  }
+
   /// From the coordinator.
   public var welcome: WireWelcome {
     get {
@@ -281,6 +289,7 @@ public nonisolated struct WireEnvelope: Sendable {
     case evaluationPoll(WireEvaluationPoll)
     case evaluationRows(WireEvaluationRows)
     case checkpointFailed(WireCheckpointFailed)
+    case stateAwaited(WireStateAwaited)
     /// From the coordinator.
     case welcome(WireWelcome)
     case refusal(WireRefusal)
@@ -524,6 +533,9 @@ public nonisolated struct WireLoadState: Sendable {
   /// for SOURCE_PEER
   public var peer: String = String()
 
+  /// of this request; what answers it repeats it
+  public var number: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum Source: SwiftProtobuf.Enum, Swift.CaseIterable {
@@ -587,6 +599,21 @@ public nonisolated struct WireDonateState: Sendable {
   public init() {}
 }
 
+/// The joiner listens for its peer's chunks; only now is the peer asked to send them.
+public nonisolated struct WireStateAwaited: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var step: UInt64 = 0
+
+  public var number: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 public nonisolated struct WireStateLoaded: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -595,6 +622,8 @@ public nonisolated struct WireStateLoaded: Sendable {
   public var step: UInt64 = 0
 
   public var digest: UInt64 = 0
+
+  public var number: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1405,7 +1434,7 @@ nonisolated extension WireRole: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Envelope"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}run\0\u{2}\u{8}hello\0\u{1}prepared\0\u{3}slot_done\0\u{1}ready\0\u{1}progress\0\u{3}state_loaded\0\u{3}slot_returned\0\u{1}goodbye\0\u{3}evaluation_poll\0\u{3}evaluation_rows\0\u{3}checkpoint_failed\0\u{2}\u{14}welcome\0\u{1}refusal\0\u{3}load_state\0\u{1}plan\0\u{1}commit\0\u{3}evaluation_grant\0\u{3}evaluation_ack\0\u{1}stop\0\u{1}status\0\u{3}send_checkpoint\0\u{3}release_checkpoint\0\u{3}donate_state\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}run\0\u{2}\u{8}hello\0\u{1}prepared\0\u{3}slot_done\0\u{1}ready\0\u{1}progress\0\u{3}state_loaded\0\u{3}slot_returned\0\u{1}goodbye\0\u{3}evaluation_poll\0\u{3}evaluation_rows\0\u{3}checkpoint_failed\0\u{3}state_awaited\0\u{2}\u{13}welcome\0\u{1}refusal\0\u{3}load_state\0\u{1}plan\0\u{1}commit\0\u{3}evaluation_grant\0\u{3}evaluation_ack\0\u{1}stop\0\u{1}status\0\u{3}send_checkpoint\0\u{3}release_checkpoint\0\u{3}donate_state\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1556,6 +1585,19 @@ nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._Messag
         if let v = v {
           if hadOneofValue {try decoder.handleConflictingOneOf()}
           self.body = .checkpointFailed(v)
+        }
+      }()
+      case 21: try {
+        var v: WireStateAwaited?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .stateAwaited(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .stateAwaited(v)
         }
       }()
       case 40: try {
@@ -1774,6 +1816,10 @@ nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._Messag
     case .checkpointFailed?: try {
       guard case .checkpointFailed(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 20)
+    }()
+    case .stateAwaited?: try {
+      guard case .stateAwaited(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
     }()
     case .welcome?: try {
       guard case .welcome(let v)? = self.body else { preconditionFailure() }
@@ -2126,7 +2172,7 @@ nonisolated extension WirePrepared: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireLoadState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".LoadState"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}source\0\u{1}step\0\u{1}history\0\u{1}file\0\u{3}byte_count\0\u{1}digest\0\u{1}peer\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}source\0\u{1}step\0\u{1}history\0\u{1}file\0\u{3}byte_count\0\u{1}digest\0\u{1}peer\0\u{1}number\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2141,6 +2187,7 @@ nonisolated extension WireLoadState: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 5: try { try decoder.decodeSingularUInt64Field(value: &self.byteCount) }()
       case 6: try { try decoder.decodeSingularFixed64Field(value: &self.digest) }()
       case 7: try { try decoder.decodeSingularStringField(value: &self.peer) }()
+      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
       default: break
       }
     }
@@ -2168,6 +2215,9 @@ nonisolated extension WireLoadState: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if !self.peer.isEmpty {
       try visitor.visitSingularStringField(value: self.peer, fieldNumber: 7)
     }
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2179,6 +2229,7 @@ nonisolated extension WireLoadState: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.byteCount != rhs.byteCount {return false}
     if lhs.digest != rhs.digest {return false}
     if lhs.peer != rhs.peer {return false}
+    if lhs.number != rhs.number {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2228,9 +2279,44 @@ nonisolated extension WireDonateState: SwiftProtobuf.Message, SwiftProtobuf._Mes
   }
 }
 
+nonisolated extension WireStateAwaited: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".StateAwaited"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}number\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.step != 0 {
+      try visitor.visitSingularUInt64Field(value: self.step, fieldNumber: 1)
+    }
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireStateAwaited, rhs: WireStateAwaited) -> Bool {
+    if lhs.step != rhs.step {return false}
+    if lhs.number != rhs.number {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension WireStateLoaded: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StateLoaded"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}digest\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}digest\0\u{1}number\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2240,6 +2326,7 @@ nonisolated extension WireStateLoaded: SwiftProtobuf.Message, SwiftProtobuf._Mes
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
       case 2: try { try decoder.decodeSingularFixed64Field(value: &self.digest) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
       default: break
       }
     }
@@ -2252,12 +2339,16 @@ nonisolated extension WireStateLoaded: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if self.digest != 0 {
       try visitor.visitSingularFixed64Field(value: self.digest, fieldNumber: 2)
     }
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireStateLoaded, rhs: WireStateLoaded) -> Bool {
     if lhs.step != rhs.step {return false}
     if lhs.digest != rhs.digest {return false}
+    if lhs.number != rhs.number {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -1,0 +1,152 @@
+import Foundation
+import Protocol
+import Synchronization
+import Testing
+import Transport
+
+@Suite struct SocketTests {
+    /// Waits for a message, at most five seconds.
+    private func receive(_ socket: Socket) -> [Frame]? {
+        let deadline = ContinuousClock().now + .seconds(5)
+        while ContinuousClock().now < deadline {
+            if let frames = socket.receive() { return frames }
+            Poller.wait([socket], timeout: .milliseconds(100))
+        }
+        return nil
+    }
+
+    @Test func aMessageComesBackFromTheNamedPeer() throws {
+        let context = Context()
+        let router = try Socket(context, .router, frameBytesMax: 1 << 20)
+        let address = try router.bind("tcp://127.0.0.1:*")
+        let dealer = try Socket(context, .dealer, identity: "worker-7", frameBytesMax: 1 << 20)
+        try dealer.connect(address)
+        #expect(dealer.send([Data("hello".utf8), Data([1, 2, 3])]))
+        let frames = try #require(receive(router))
+        #expect(frames.map(\.data) == [Data("worker-7".utf8), Data("hello".utf8), Data([1, 2, 3])])
+        #expect(frames[1].sourceDescriptor >= 0)
+        #expect(router.send([Data("back".utf8)], to: "worker-7"))
+        #expect(try #require(receive(dealer)).map(\.text) == ["back"])
+    }
+
+    @Test func aPeerThatIsNotThereIsReported() throws {
+        let context = Context()
+        let router = try Socket(context, .router, frameBytesMax: 1 << 20)
+        _ = try router.bind("tcp://127.0.0.1:*")
+        #expect(!router.send([Data("anyone?".utf8)], to: "nobody"))
+    }
+
+    @Test func aPortInUseIsNamed() throws {
+        let context = Context()
+        let first = try Socket(context, .router, frameBytesMax: 1 << 20)
+        let address = try first.bind("tcp://127.0.0.1:*")
+        let second = try Socket(context, .router, frameBytesMax: 1 << 20)
+        let error = try #require(throws: TransportError.self) { try second.bind(address) }
+        #expect(error.code == .addressInUse)
+        #expect(error.message.contains(address))
+    }
+
+    @Test(arguments: [
+        "head:5555", "tcp://head", "tcp://:5555", "tcp://head:port", "tcp://head:70000", "",
+    ])
+    func whatIsNoAddressIsRefused(text: String) {
+        #expect(throws: TransportError.self) { try Address.check(text) }
+    }
+
+    @Test func onlyLoopbackIsLocal() {
+        #expect(Address.isLocal("tcp://127.0.0.1:5555"))
+        #expect(Address.isLocal("tcp://localhost:5555"))
+        #expect(Address.isLocal("ipc:///tmp/x"))
+        #expect(!Address.isLocal("tcp://0.0.0.0:5555"))
+        #expect(!Address.isLocal("tcp://*:5555"))
+        #expect(!Address.isLocal("tcp://10.0.0.1:5555"))
+        #expect(Address.reachable("tcp://0.0.0.0:5555", from: "head") == "tcp://head:5555")
+        #expect(Address.reachable("tcp://127.0.0.1:5555", from: "head") == "tcp://127.0.0.1:5555")
+    }
+
+    @Test func aClosedConnectionIsSeenAsTheOneItWas() throws {
+        let context = Context()
+        let router = try Socket(context, .router, frameBytesMax: 1 << 20)
+        try router.watchConnections()
+        let address = try router.bind("tcp://127.0.0.1:*")
+        var descriptor: Int32 = -1
+        do {
+            let dealer = try Socket(context, .dealer, identity: "short", frameBytesMax: 1 << 20)
+            try dealer.connect(address)
+            dealer.send([Data("hi".utf8)])
+            descriptor = try #require(receive(router))[1].sourceDescriptor
+        }
+        let deadline = ContinuousClock().now + .seconds(5)
+        var closed: [Int32] = []
+        while closed.isEmpty && ContinuousClock().now < deadline {
+            Poller.wait([router], timeout: .milliseconds(50))
+            for event in router.connectionEvents() {
+                if case .closed(let number) = event { closed.append(number) }
+            }
+        }
+        #expect(closed == [descriptor])
+    }
+
+    @Test func aMailboxEndsTheWait() {
+        let mailbox = Mailbox<Int>()
+        Thread.detachNewThread {
+            usleep(20_000)
+            mailbox.post(5)
+        }
+        let start = ContinuousClock().now
+        Poller.wait([], wakeup: mailbox.wakeup, timeout: .seconds(10))
+        #expect(ContinuousClock().now - start < .seconds(5))
+        #expect(mailbox.take() == [5])
+        #expect(mailbox.take() == [])
+    }
+
+    @Test func aStreamArrivesWholeAtASlowReceiver() throws {
+        let context = Context()
+        let router = try Socket(context, .router, frameBytesMax: WireCodec.payloadBytesMax)
+        let address = try router.bind("tcp://127.0.0.1:*")
+        var random = SystemRandomNumberGenerator()
+        let bytes = (0..<3_000_001).map { _ in UInt8.random(in: .min ... .max, using: &random) }
+        let failure = Mutex<String?>(nil)
+        let isSent = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            do {
+                try bytes.withUnsafeBytes { all in
+                    var header = WireDataHeader()
+                    header.kind = .state
+                    try ChunkSender.send(
+                        context, to: address, identity: "donor", base: header,
+                        segments: [
+                            UnsafeRawBufferPointer(rebasing: all[..<7]),
+                            UnsafeRawBufferPointer(rebasing: all[7..<1_000_000]),
+                            UnsafeRawBufferPointer(rebasing: all[1_000_000...]),
+                        ])
+                }
+            } catch {
+                failure.withLock { $0 = "\(error)" }
+            }
+            isSent.signal()
+        }
+        var taken: [UInt8] = []
+        var waiting = 0
+        while taken.count < bytes.count {
+            let frames = try #require(receive(router))
+            let header = try frames[1].withUnsafeBytes { raw throws(ProtocolError) in
+                try WireCodec.decodeHeader(raw)
+            }
+            #expect(Int(header.offset) == taken.count)
+            taken += frames[2].data
+            waiting += 1
+            // Credits come late and in lumps.
+            if waiting == 5 || taken.count == bytes.count {
+                var credit = WireDataHeader()
+                credit.kind = .credit
+                credit.length = UInt64(waiting)
+                router.send([WireCodec.encode(credit)], to: "donor")
+                waiting = 0
+            }
+        }
+        #expect(isSent.wait(timeout: .now() + 10) == .success)
+        #expect(taken == bytes)
+        #expect(failure.withLock { $0 } == nil)
+    }
+}
