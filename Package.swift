@@ -91,6 +91,15 @@ let package = Package(
             ],
             swiftSettings: shared
         ),
+        .executableTarget(
+            name: "lineup-bench",
+            dependencies: [
+                "Basics", "Settings", "Storage", "Images", "Datasets", "Tensors", "Networks",
+                "MetricLearning", "Training", "Scoring", "EvalWorker", arguments,
+            ],
+            path: "Benchmarks/lineup-bench",
+            swiftSettings: shared
+        ),
 
         // The shim over LibTorch is compiled by scripts/build-shim.sh and opened at run time;
         // the package sees its header alone.
@@ -113,7 +122,12 @@ let package = Package(
         tests("MetricLearningTests", ["MetricLearning", "Tensors", "Basics"]),
         tests("TrainingTests", ["Training", "Networks", "MetricLearning", "Tensors", "Basics"]),
         tests("ScoringTests", ["Scoring", "Basics"], fixtures: true),
-        tests("EvalWorkerTests", ["EvalWorker", "Scoring", "Storage", "Datasets", "Training", "Basics"]),
+        tests(
+            "EvalWorkerTests",
+            [
+                "EvalWorker", "Scoring", "Storage", "Settings", "Datasets", "Images", "Training",
+                "Networks", "Tensors", "Basics",
+            ]),
         tests("DashboardTests", ["Dashboard", "Basics"]),
         tests("ClusterTests", ["Storage", "Basics", subprocess]),
     ],

@@ -366,7 +366,8 @@ public struct CoordinatorStateMachine: Sendable {
                 + "in '\(numericsClass)': their bits differ"
             if configuration.isBitwise {
                 return refuse(
-                    .numerics, text + "; use the same software and device kind, or "
+                    .numerics,
+                    text + "; use the same software and device kind, or "
                         + "numerics.mode=statistical")
             }
             actions.append(.event(kind: "numerics", severity: .warning, text: text))
@@ -515,7 +516,8 @@ public struct CoordinatorStateMachine: Sendable {
             return []
         }
         let waited = now - (firstPreparedAt ?? now)
-        guard joiners.count >= configuration.expectedTrainers || waited >= configuration.startPatience
+        guard
+            joiners.count >= configuration.expectedTrainers || waited >= configuration.startPatience
         else { return [] }
         return load(joiners, now: now)
     }
@@ -613,7 +615,8 @@ public struct CoordinatorStateMachine: Sendable {
         (0..<configuration.slotCount).map { slot in
             var lease = WireLease()
             lease.slot = UInt32(slot)
-            lease.worker = members[slot * members.count / max(configuration.slotCount, members.count)]
+            lease.worker =
+                members[slot * members.count / max(configuration.slotCount, members.count)]
             lease.attempt = 1
             return lease
         }

@@ -35,10 +35,12 @@ public struct CoordinatorConfiguration: Sendable {
 
     /// The defaults are those of `lineup coordinator`.
     public init(
-        run: UInt64, datasetDigest: UInt64, slotCount: Int, totalSteps: Int, checkpointEverySteps: Int,
+        run: UInt64, datasetDigest: UInt64, slotCount: Int, totalSteps: Int,
+        checkpointEverySteps: Int,
         checkpointMaxLagSteps: Int, evaluationSets: [String], evaluationTimeout: Duration,
         expectedTrainers: Int = 1, expectedEvaluators: Int = 0,
-        startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(10), stepsAhead: Int = 3, isBitwise: Bool = true,
+        startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(10),
+        stepsAhead: Int = 3, isBitwise: Bool = true,
         lineupVersion: String
     ) {
         self.run = run

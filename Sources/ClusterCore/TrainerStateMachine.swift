@@ -307,7 +307,9 @@ public struct TrainerStateMachine: Sendable {
         guard step == appliedStep + 1 else {
             guard step > appliedStep else { return [] }
             phase = .gone
-            return [.fail("told to compute step \(step) but holds the state of step \(appliedStep)")]
+            return [
+                .fail("told to compute step \(step) but holds the state of step \(appliedStep)")
+            ]
         }
         return begin(plan, step: step)
     }

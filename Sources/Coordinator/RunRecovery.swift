@@ -75,7 +75,9 @@ struct RunRecovery {
         self.notes = notes
         recovery = CoordinatorRecovery(
             term: UInt64(term), committedStep: run.lastStep, committedHistory: run.history,
-            checkpoints: found.sorted { ($0.step, $0.isRecovery ? 0 : 1) < ($1.step, $1.isRecovery ? 0 : 1) },
+            checkpoints: found.sorted {
+                ($0.step, $0.isRecovery ? 0 : 1) < ($1.step, $1.isRecovery ? 0 : 1)
+            },
             scored: scored, numericsClass: run.trainingClass ?? "")
     }
 

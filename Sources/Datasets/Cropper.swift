@@ -1,6 +1,6 @@
 import Basics
 import Foundation
-import Images
+package import Images
 
 /// Cuts every annotated object out of a video data set, as square crops of one size.
 ///
@@ -252,12 +252,10 @@ public struct Cropper: Sendable {
                 for object in annotation.objects {
                     let track = String(format: "%02d", object.track)
                     let cropPath = "\(folder)/\(frame).\(track).crop.x.jpg"
-                    let square = CropSquare(object.box, context: options.context)
                     let jpeg = try imaging { () throws(ImageError) in
-                        let crop = image.cropped(
-                            left: square.left, top: square.top, width: square.side,
-                            height: square.side, fill: fill
-                        ).resized(width: options.side, height: options.side)
+                        let crop = crop(
+                            object.box, of: image, context: options.context, side: options.side,
+                            fill: fill)
                         let jpeg = try JPEG.encode(crop, quality: options.quality)
                         try FileBytes.writeAtomically(jpeg, to: "\(output)/\(cropPath)")
                         return jpeg
@@ -275,6 +273,18 @@ public struct Cropper: Sendable {
             meter.advance()
         }
         return Part(summary: summary, samples: samples)
+    }
+
+    /// The square about a box at a size of `side`; outside the picture it has its mean colour.
+    package static func crop(
+        _ box: Box, of image: PixelImage, context: Double, side: Int,
+        fill: (red: UInt8, green: UInt8, blue: UInt8)? = nil
+    ) -> PixelImage {
+        let square = CropSquare(box, context: context)
+        return image.cropped(
+            left: square.left, top: square.top, width: square.side, height: square.side,
+            fill: fill ?? image.meanColour
+        ).resized(width: side, height: side)
     }
 
     private static func check(

@@ -463,7 +463,7 @@ public struct Curator: Sendable {
     private static func size(_ picture: String) throws(DatasetError) -> (width: Int, height: Int) {
         do throws(ImageError) {
             return try JPEG.size(FileBytes.read(picture), name: picture)
-        } catch where error.code == .missing {
+        } catch  where error.code == .missing {
             throw DatasetError(
                 .missing,
                 "\(picture) is missing: random crops are cut from the original frames; name their "

@@ -88,7 +88,7 @@ public struct DataSetManifest: Sendable, Codable, Equatable {
         let bytes: [UInt8]
         do throws(ImageError) {
             bytes = try FileBytes.read(path)
-        } catch where error.code == .missing {
+        } catch  where error.code == .missing {
             throw DatasetError(
                 .missing,
                 "\(path) is missing: \(directory) is no data set, or its making did not end; "

@@ -1,7 +1,7 @@
 import Basics
 import Images
 
-/// One question to a network: which of these images shows what the anchor shows?
+/// One question to a network, which of these images shows what the anchor shows.
 public struct EvaluationTuple: Sendable, Hashable {
     /// Index of the anchor in ``EvaluationSet/images``.
     public let anchor: Int
@@ -50,7 +50,7 @@ public struct EvaluationSet: Sendable {
         let bytes: [UInt8]
         do throws(ImageError) {
             bytes = try FileBytes.read(path)
-        } catch where error.code == .missing {
+        } catch  where error.code == .missing {
             throw DatasetError(
                 .missing, "\(path) is missing; make the sets with 'lineup curate \(directory)'")
         } catch {

@@ -226,7 +226,8 @@ public struct FashionVideo: Sendable {
         guard FileManager.default.fileExists(atPath: path) else {
             guard try FolderLock.names(in: folder).isEmpty else {
                 throw DatasetError(
-                    .occupied, "folder \(folder) is not empty and holds no fashion-vid data set; "
+                    .occupied,
+                    "folder \(folder) is not empty and holds no fashion-vid data set; "
                         + "name a new folder")
             }
             return try imaging { () throws(ImageError) in

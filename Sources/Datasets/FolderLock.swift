@@ -2,11 +2,11 @@ import Foundation
 
 /// Keeps two processes from writing the same folder at once; released with the object or the
 /// process.
-final class FolderLock {
+package final class FolderLock {
     private let file: Int32
 
     /// Takes the folder, which is made if it is not there.
-    init(_ folder: String) throws(DatasetError) {
+    package init(_ folder: String) throws(DatasetError) {
         try Self.makeFolder(folder)
         let path = "\(folder)/.lineup.lock"
         file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)

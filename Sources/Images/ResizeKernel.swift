@@ -1,4 +1,6 @@
-/// How a picture is brought to another size. Neither kernel smooths before it shrinks.
+/// How a picture is brought to another size.
+///
+/// Neither kernel smooths before it shrinks.
 public enum ResizeKernel: String, Sendable, Hashable, CaseIterable {
     /// Bilinear about pixel centres, as OpenCV and TensorFlow 2 do.
     case bilinear

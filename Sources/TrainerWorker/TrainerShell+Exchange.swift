@@ -107,10 +107,12 @@ extension TrainerShell {
 
     private func take(_ header: WireDataHeader, _ payload: Frame) {
         guard let machine, let layout else { return }
-        guard let buffers, machine.isExchanging(step: Int(clamping: header.step), history: header.history)
+        guard let buffers,
+            machine.isExchanging(step: Int(clamping: header.step), history: header.history)
         else {
             // A peer may be one step ahead: it has this trainer's part of the last one already.
-            let isAhead = header.step == UInt64(machine.step + 1) || header.step == UInt64(machine.step + 2)
+            let isAhead =
+                header.step == UInt64(machine.step + 1) || header.step == UInt64(machine.step + 2)
             if isAhead && parked.count < 4 * (layout.blockCount + 1) * machine.slotCount {
                 parked.append((header, payload))
             }

@@ -86,7 +86,8 @@ private struct SegmentCursor {
             let current = segments[segment]
             let take = min(missing, current.count - offset)
             if take > 0 {
-                data.append(contentsOf: UnsafeRawBufferPointer(rebasing: current[offset..<offset + take]))
+                data.append(
+                    contentsOf: UnsafeRawBufferPointer(rebasing: current[offset..<offset + take]))
             }
             missing -= take
             offset += take
@@ -166,7 +167,8 @@ public enum FileFetcher {
             if clock.now - heard > silence {
                 throw TransportError(
                     .system,
-                    "fetch \(file): \(address) has not answered for \(silence.components.seconds) s")
+                    "fetch \(file): \(address) has not answered for \(silence.components.seconds) s"
+                )
             }
         }
         let found = data.withUnsafeBytes { XXH64.digest($0) }

@@ -55,7 +55,8 @@ struct CurateCommand: AsyncParsableCommand {
             .init(
                 crops: crops, source: source, seed: seed, imagesPerSet: imagesPerSet,
                 randomCrops: randomCrops, maxIoU: maxIou, minObjects: minObjects,
-                occludedNegatives: occludedNegatives == .keep ? .keep : .drop, force: force, threads: threads))
+                occludedNegatives: occludedNegatives == .keep ? .keep : .drop, force: force,
+                threads: threads))
         let report = try curator.run()
         if report.wasComplete { print("\(crops): the sets were there") }
         for set in report.sets {

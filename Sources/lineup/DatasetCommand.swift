@@ -14,7 +14,8 @@ struct DatasetCommand: AsyncParsableCommand {
 struct FashionVideoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fashion-vid",
-        abstract: "Make a video data set of 70,000 photographed garments, laid out as ILSVRC2015 VID.",
+        abstract:
+            "Make a video data set of 70,000 photographed garments, laid out as ILSVRC2015 VID.",
         discussion: """
             The photographs are those of the Debian package dataset-fashion-mnist. The files depend \
             on the options alone, not on --threads; frames that are there already are kept.

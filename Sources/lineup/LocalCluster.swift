@@ -96,7 +96,9 @@ final class LocalCluster {
             ] + (plan.dataRoot.map { ["--data-root", $0] } ?? []), log: logs + "/coordinator.log")
         self.coordinator = coordinator
         let address = try waitForAddress(coordinator)
-        for number in 0..<plan.trainers + plan.evaluators { try start(number, address, restarts: 0) }
+        for number in 0..<plan.trainers + plan.evaluators {
+            try start(number, address, restarts: 0)
+        }
         return try supervise(coordinator, address)
     }
 

@@ -63,7 +63,8 @@ struct ExchangeRig {
             switch action {
             case .sendPartial(let run, let blocks, let peer):
                 for block in blocks {
-                    wire.append((peer, .partial(run, block: block, sum(run, block: block, at: name)!)))
+                    wire.append(
+                        (peer, .partial(run, block: block, sum(run, block: block, at: name)!)))
                 }
             case .keepPartial, .combine: break
             case .finish(let blocks):

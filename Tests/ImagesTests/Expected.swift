@@ -27,7 +27,8 @@ func picture(_ width: Int, _ height: Int) -> PixelImage {
     for y in 0..<height {
         for x in 0..<width {
             for c in 0..<3 {
-                let value = x * 7 + y * 13 + c * 29 + (x * y) % 31 * 5 + (x * x * 3 + y * c) % 17 * 4
+                let value =
+                    x * 7 + y * 13 + c * 29 + (x * y) % 31 * 5 + (x * x * 3 + y * c) % 17 * 4
                 pixels.append(UInt8(value % 256))
             }
         }

@@ -45,7 +45,8 @@ import Testing
 
     @Test func otherFormatsShowTheirFirstBytes() {
         let error = #expect(throws: ImageError.self) {
-            try JPEG.decode(Array("\u{89}PNG".unicodeScalars.map { UInt8($0.value) }), name: "x.png")
+            try JPEG.decode(
+                Array("\u{89}PNG".unicodeScalars.map { UInt8($0.value) }), name: "x.png")
         }
         #expect(error?.code == .notJPEG)
         #expect(error?.message.contains("89 50 4e 47") == true)

@@ -23,7 +23,8 @@ import Transport
         try dealer.connect(address)
         #expect(dealer.send([Data("hello".utf8), Data([1, 2, 3])]))
         let frames = try #require(receive(router))
-        #expect(frames.map(\.data) == [Data("worker-7".utf8), Data("hello".utf8), Data([1, 2, 3])])
+        #expect(
+            frames.map(\.data) == [Data("worker-7".utf8), Data("hello".utf8), Data([1, 2, 3])])
         #expect(frames[1].sourceDescriptor >= 0)
         #expect(router.send([Data("back".utf8)], to: "worker-7"))
         #expect(try #require(receive(dealer)).map(\.text) == ["back"])

@@ -1,0 +1,143 @@
+import Basics
+import Foundation
+import Storage
+import Testing
+
+/// What users type wrongly: one line, a code that is not zero, nothing lost.
+@Suite(.serialized) struct BadInputTests {
+    /// Runs a command that must fail with one line that has all of `parts`.
+    private func refused(
+        _ arguments: [String], code expected: Int32 = 2, saying parts: [String],
+        _ location: SourceLocation = #_sourceLocation
+    ) throws {
+        let process = try LineupProcess(arguments)
+        let code = try process.wait(seconds: 60)
+        let lines = process.errors.split(separator: "\n")
+        let complaint = lines.last { $0.hasPrefix("lineup: ") }.map(String.init) ?? ""
+        #expect(code == expected, "\(process.errors)", sourceLocation: location)
+        #expect(
+            lines.count { $0.hasPrefix("lineup: ") } == 1, "\(process.errors)",
+            sourceLocation: location)
+        for part in parts {
+            #expect(complaint.contains(part), "\(process.errors)", sourceLocation: location)
+        }
+    }
+
+    @Test(.timeLimit(.minutes(2)))
+    func settings() throws {
+        let run = LocalRun.folder("mistyped")
+        let crops = try LocalRun.crops.get()
+        let data = ["--set", "data.root=\(crops)"]
+        try refused(
+            ["train", run, "--set", "loss.margn=0.3"] + data, saying: ["loss.margn", "loss.margin"])
+        try refused(
+            ["train", run, "--set", "schedule.steps=many"] + data,
+            saying: ["schedule.steps", "many"])
+        try refused(
+            ["train", run, "--set", "batch.identities=100000"] + data,
+            saying: ["batch.identities", "100000", "identities"])
+        try refused(["train", run], saying: ["data.root"])
+        try refused(
+            ["train", run, "--set", "data.root=/nowhere/at/all"], saying: ["/nowhere/at/all"])
+        try refused(["resume", run], saying: [run, "lineup train"])
+        try refused(["trian", run], saying: ["trian", "train"])
+        // Nothing was left behind that a later command would stumble over.
+        #expect(!FileManager.default.fileExists(atPath: run + "/settings.json"))
+    }
+
+    @Test(.timeLimit(.minutes(2)))
+    func addresses() throws {
+        try refused(
+            ["trainer", "--coordinator", "tcp://127.0.0.1:9", "--patience", "2"],
+            saying: ["tcp://127.0.0.1:9", "no coordinator"])
+        try refused(["trainer", "--coordinator", "head:5555"], saying: ["head:5555", "tcp://"])
+        try refused(
+            ["evaluator", "--coordinator", "tcp://127.0.0.1:9", "--patience", "2"],
+            saying: ["tcp://127.0.0.1:9"])
+        try refused(
+            ["coordinator", LocalRun.folder("open"), "--bind", "tcp://0.0.0.0:0"]
+                + LocalRun.settings(steps: 4), saying: ["0.0.0.0", "--insecure"])
+        try refused(["watch", "/nowhere"], saying: ["/nowhere"])
+    }
+
+    @Test(.timeLimit(.minutes(3)))
+    func aRunKeepsItsSettingsAndItsData() throws {
+        let run = LocalRun.folder("kept")
+        let process = try LocalRun.start(run, steps: 4, trainers: 1)
+        #expect(try process.wait() == 0, "\(process.errors)")
+        try refused(
+            ["train", run] + LocalRun.settings(steps: 4), saying: ["exists", "lineup resume"])
+        try refused(
+            ["resume", run, "--set", "loss.margin=0.1"], saying: ["loss.margin", "0.1", "0.5"])
+        let other = LocalRun.folder("other")
+        try FileManager.default.copyItem(atPath: try LocalRun.crops.get(), toPath: other)
+        let catalogue = other + "/catalogue.csv"
+        var lines = try String(contentsOfFile: catalogue, encoding: .utf8)
+            .split(separator: "\n", omittingEmptySubsequences: false)
+        lines.remove(at: 5)
+        try lines.joined(separator: "\n").write(
+            toFile: catalogue, atomically: true, encoding: .utf8)
+        try refused(["resume", run, "--data-root", other], saying: [other])
+    }
+
+    @Test(.timeLimit(.minutes(3)))
+    func aCorruptImageIsNamed() throws {
+        let crops = LocalRun.folder("corrupt")
+        try FileManager.default.copyItem(atPath: try LocalRun.crops.get(), toPath: crops)
+        let images = try #require(
+            FileManager.default.enumerator(atPath: crops)?.compactMap { $0 as? String }
+                .filter { $0.hasSuffix(".jpg") && $0.contains("train") })
+        for image in images {
+            let path = crops + "/" + image
+            let bytes = try Data(contentsOf: URL(fileURLWithPath: path))
+            try bytes.prefix(bytes.count / 2).write(to: URL(fileURLWithPath: path))
+        }
+        var settings = try LocalRun.settings(steps: 4)
+        settings[1] = "data.root=\(crops)"
+        try refused(
+            ["train", LocalRun.folder("c"), "--trainers", "1", "--evaluators", "0"] + settings,
+            code: 1, saying: [".jpg"])
+    }
+
+    @Test(.timeLimit(.minutes(3)))
+    func garbageOnThePortChangesNothing() throws {
+        let run = LocalRun.folder("garbage")
+        let process = try LocalRun.start(run, steps: 12, trainers: 1)
+        try LocalRun.wait(for: 2, in: run, of: process)
+        struct Address: Decodable { let address: String }
+        let file = URL(fileURLWithPath: run + "/coordinator.json")
+        let address = try JSONDecoder().decode(Address.self, from: Data(contentsOf: file)).address
+        let port = try #require(UInt16(address.split(separator: ":").last ?? ""))
+        for round in 0..<50 {
+            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            var target = sockaddr_in()
+            target.sin_family = sa_family_t(AF_INET)
+            target.sin_port = port.bigEndian
+            target.sin_addr.s_addr = inet_addr("127.0.0.1")
+            let connected = withUnsafePointer(to: &target) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+                }
+            }
+            #expect(connected == 0)
+            let bytes = (0..<64 * (round + 1)).map { _ in UInt8.random(in: .min ... .max) }
+            _ = bytes.withUnsafeBytes {
+                send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue))
+            }
+            close(descriptor)
+        }
+        #expect(try process.wait() == 0, "\(process.errors)")
+        try LocalRun.checkLedger(run, steps: 12)
+    }
+
+    @Test func withoutLibTorchTheRestStillWorks() throws {
+        let process = Process()
+        process.executableURL = try LineupProcess.executable()
+        process.arguments = ["params"]
+        process.environment = ["LINEUP_CTORCH": "/nowhere/libCTorch.so"]
+        process.standardOutput = FileHandle.nullDevice
+        try process.run()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0)
+    }
+}

@@ -1,0 +1,134 @@
+import Basics
+import Foundation
+import Storage
+import Testing
+
+/// Real processes on real data; one test at a time, since each wants the machine's cores.
+@Suite(.serialized) struct ClusterTests {
+    /// Weights of an undisturbed run of 24 steps, computed once.
+    static let undisturbed: Result<(weights: String, ledger: String), any Error> = Result {
+        let run = LocalRun.folder("undisturbed")
+        let process = try LocalRun.start(run, steps: 24, trainers: 1, evaluators: 1)
+        let code = try process.wait()
+        try #require(code == 0, "\(process.errors)")
+        return (try LocalRun.weights(run, step: 24), try ledgerDigest(run))
+    }
+
+    static func ledgerDigest(_ run: String) throws -> String {
+        let process = try LineupProcess(["ledger", "digest", run])
+        let text = process.standardOutput().trimmingCharacters(in: .whitespacesAndNewlines)
+        try #require(try process.wait() == 0, "\(process.errors)")
+        return text
+    }
+
+    @Test(.timeLimit(.minutes(4)), arguments: [2, 3, 5])
+    func anyNumberOfTrainersGivesTheSameWeights(trainers: Int) throws {
+        let run = LocalRun.folder("n\(trainers)")
+        let process = try LocalRun.start(run, steps: 24, trainers: trainers, evaluators: 1)
+        #expect(try process.wait() == 0, "\(process.errors)")
+        #expect(try LocalRun.weights(run, step: 24) == Self.undisturbed.get().weights)
+        #expect(try Self.ledgerDigest(run) == Self.undisturbed.get().ledger)
+        let reader = try LedgerReader(run: run)
+        let batches = try reader.miniBatches()
+        #expect(batches.count == 24 * 4)
+        let workers = try reader.workers().filter { $0.role == "trainer" }
+        #expect(Set(workers.map(\.process)).count == trainers)
+        // Four slots: with five trainers one stands by.
+        let share = Dictionary(grouping: batches, by: \.worker).mapValues(\.count)
+        #expect(share.count == min(trainers, 4))
+        for (worker, count) in share {
+            #expect(Double(count) >= 0.5 * 96 / Double(trainers), "\(worker) computed \(count)")
+        }
+    }
+
+    @Test(.timeLimit(.minutes(4)))
+    func aTrainerThatIsKilledIsMadeUpForWithinTheStep() throws {
+        let run = LocalRun.folder("killed")
+        let process = try LocalRun.start(run, steps: 24, trainers: 2)
+        try LocalRun.wait(for: 5, in: run, of: process)
+        let reader = try LedgerReader(run: run)
+        let victim = try #require(try reader.workers().first { $0.role == "trainer" })
+        kill(Int32(victim.process), SIGKILL)
+        #expect(try process.wait() == 0, "\(process.errors)")
+        #expect(try LocalRun.weights(run, step: 24) == Self.undisturbed.get().weights)
+        try LocalRun.checkLedger(run, steps: 24)
+        let left = try reader.workers().first { $0.worker == victim.worker }
+        #expect(left?.why == "connection lost")
+    }
+
+    @Test(.timeLimit(.minutes(4)))
+    func everythingKilledAtOnceIsResumedToTheSameBits() throws {
+        let run = LocalRun.folder("dead")
+        let process = try LocalRun.start(run, steps: 24, trainers: 2, evaluators: 1)
+        try LocalRun.wait(for: 11, in: run, of: process)
+        process.killTree()
+        let again = try LocalRun.resume(run, trainers: 3, evaluators: 1)
+        #expect(try again.wait() == 0, "\(again.errors)")
+        #expect(try LocalRun.weights(run, step: 24) == Self.undisturbed.get().weights)
+        #expect(try Self.ledgerDigest(run) == Self.undisturbed.get().ledger)
+        try LocalRun.checkLedger(run, steps: 24)
+    }
+
+    @Test(.timeLimit(.minutes(4)))
+    func anInterruptedRunDrainsWithCode75AndGoesOn() throws {
+        let run = LocalRun.folder("drained")
+        let process = try LocalRun.start(run, steps: 24, trainers: 2)
+        try LocalRun.wait(for: 9, in: run, of: process)
+        process.send(SIGINT)
+        #expect(try process.wait(seconds: 30) == 75, "\(process.errors)")
+        let before = try LedgerReader(run: run)
+        let last = try #require(try before.run()).lastStep
+        try before.close()
+        let again = try LocalRun.resume(run, trainers: 1)
+        #expect(try again.wait() == 0, "\(again.errors)")
+        #expect(try LocalRun.weights(run, step: 24) == Self.undisturbed.get().weights)
+        try LocalRun.checkLedger(run, steps: 24)
+        // The drain left a snapshot: nothing is done twice.
+        let reader = try LedgerReader(run: run)
+        let text = try reader.events().map(\.text).joined(separator: "\n")
+        #expect(!text.contains("done again"), "\(text)")
+        #expect(last >= 9)
+    }
+
+    @Test(.timeLimit(.minutes(4)))
+    func twoEvaluatorsOfAFolderLeaveTheLedgerAloneAndOneRowEach() throws {
+        let run = LocalRun.folder("watched")
+        let process = try LocalRun.start(run, steps: 16, trainers: 1)
+        #expect(try process.wait() == 0, "\(process.errors)")
+        let ledger = run + "/ledger.sqlite"
+        let before = try Data(contentsOf: URL(fileURLWithPath: ledger))
+        let pair = try (0..<2).map { _ in try LineupProcess(["evaluator", "--run", run]) }
+        for evaluator in pair { #expect(try evaluator.wait() == 0, "\(evaluator.errors)") }
+        #expect(try Data(contentsOf: URL(fileURLWithPath: ledger)) == before)
+        let files = try FolderEvaluation.all(run: run) { Issue.record("\($0)") }
+        #expect(files.map(\.step) == [0, 0, 0, 8, 8, 8, 16, 16, 16])
+        // The next coordinator takes them in: the ledger then is that of a run with an evaluator.
+        let again = try LocalRun.resume(run, trainers: 1)
+        #expect(try again.wait() == 0, "\(again.errors)")
+        let reader = try LedgerReader(run: run)
+        let rows = try reader.evaluations().filter { $0.metric == "general_accuracy" }
+        #expect(rows.count == 9)
+    }
+
+    @Test(.timeLimit(.minutes(4)))
+    func rolesStartedOneByOneDoTheSame() throws {
+        let run = LocalRun.folder("roles")
+        let coordinator = try LineupProcess(
+            ["coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers", "2"]
+                + LocalRun.settings(steps: 24))
+        var address = ""
+        let deadline = Date().addingTimeInterval(60)
+        while address.isEmpty && Date() < deadline {
+            let line = coordinator.errors.split(separator: "\n").first { $0.contains("listening") }
+            address = line?.split(separator: " ").last.map(String.init) ?? ""
+            usleep(20_000)
+        }
+        try #require(!address.isEmpty, "\(coordinator.errors)")
+        let workers = try (0..<2).map { _ in
+            try LineupProcess(["trainer", "--coordinator", address, "--slots-at-once", "1"])
+        }
+        #expect(try coordinator.wait() == 0, "\(coordinator.errors)")
+        for worker in workers { #expect(try worker.wait(seconds: 30) == 0, "\(worker.errors)") }
+        #expect(try LocalRun.weights(run, step: 24) == Self.undisturbed.get().weights)
+    }
+}
