@@ -91,6 +91,7 @@ public struct CoordinatorStateMachine: Sendable {
     var numericsClass: String
     var firstPreparedAt: Duration?
     var loads: UInt64 = 0
+    var lastStoredAt: Duration?
     var isDraining = false
     var lastEvaluatorActivity: Duration = .zero
     let firstStep: Int
@@ -208,9 +209,14 @@ public struct CoordinatorStateMachine: Sendable {
         durable.append(checkpoint)
         durable.sort { ($0.step, $0.isRecovery ? 0 : 1) < ($1.step, $1.isRecovery ? 0 : 1) }
         if !checkpoint.isRecovery { queue.checkpointStored(step: checkpoint.step) }
-        guard let pending, pending.step == checkpoint.step else { return [] }
-        self.pending = nil
         var actions: [CoordinatorAction] = []
+        if durable.contains(where: { $0.isRecovery && $0.step < checkpoint.step }) {
+            durable.removeAll { $0.isRecovery && $0.step < checkpoint.step }
+            actions.append(.dropRecoverySnapshots(before: checkpoint.step))
+        }
+        lastStoredAt = now
+        guard let pending, pending.step == checkpoint.step else { return actions }
+        self.pending = nil
         var release = WireReleaseCheckpoint()
         release.step = UInt64(checkpoint.step)
         for holder in [pending.sender, pending.backup] where workers[holder] != nil {
@@ -603,8 +609,15 @@ public struct CoordinatorStateMachine: Sendable {
             step: step, samples: source.samples(step: step), scalars: scalars, startedAt: now,
             leases: leases(members))
         phase = .stepping(flight)
-        if isCheckpointStep(cursor), !isStored(cursor), pending == nil {
-            pending = newCheckpoint(recovery: false)
+        if lastStoredAt == nil { lastStoredAt = now }
+        if pending == nil {
+            if isCheckpointStep(cursor), !isStored(cursor) {
+                pending = newCheckpoint(recovery: false)
+            } else if now - lastStoredAt! >= configuration.recoveryInterval,
+                !durable.contains(where: { $0.step >= cursor })
+            {
+                pending = newCheckpoint(recovery: true)
+            }
         }
         return sendPlan(flight, to: members)
     }

@@ -26,6 +26,8 @@ public struct CoordinatorConfiguration: Sendable {
     public var startPatience: Duration
     /// A worker silent for longer is expelled.
     public var silenceMax: Duration
+    /// `checkpoint.recovery_seconds`: how much work may be lost at most when every trainer dies.
+    public var recoveryInterval: Duration
     /// Steps whose samples go out ahead of their plan.
     public var stepsAhead: Int
     /// Whether a worker of another numerics class is refused (`bitwise`) or noted.
@@ -40,7 +42,7 @@ public struct CoordinatorConfiguration: Sendable {
         checkpointMaxLagSteps: Int, evaluationSets: [String], evaluationTimeout: Duration,
         expectedTrainers: Int = 1, expectedEvaluators: Int = 0,
         startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(10),
-        stepsAhead: Int = 3, isBitwise: Bool = true,
+        recoveryInterval: Duration = .seconds(60), stepsAhead: Int = 3, isBitwise: Bool = true,
         lineupVersion: String
     ) {
         self.run = run
@@ -55,6 +57,7 @@ public struct CoordinatorConfiguration: Sendable {
         self.expectedEvaluators = expectedEvaluators
         self.startPatience = startPatience
         self.silenceMax = silenceMax
+        self.recoveryInterval = recoveryInterval
         self.stepsAhead = stepsAhead
         self.isBitwise = isBitwise
         self.lineupVersion = lineupVersion
@@ -159,6 +162,8 @@ public enum CoordinatorAction: Sendable, Equatable {
     case workerLeft(String, why: String)
     /// The first worker's numerics class is the run's from now on.
     case recordNumerics(String)
+    /// Recovery snapshots of older steps than this serve nobody any more.
+    case dropRecoverySnapshots(before: Int)
     /// Drop the connection's state for a worker that is refused or expelled.
     case forget(String)
     /// An event for ledger, log and observers.

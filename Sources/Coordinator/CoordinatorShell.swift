@@ -119,6 +119,7 @@ public final class CoordinatorShell {
             evaluationTimeout: .seconds(settings.evaluation.timeoutSeconds),
             expectedTrainers: options.expectedTrainers,
             expectedEvaluators: options.expectedEvaluators, startPatience: options.startPatience,
+            recoveryInterval: .seconds(settings.checkpoint.recoverySeconds),
             isBitwise: settings.numerics.mode == .bitwise, lineupVersion: options.version)
     }
 
@@ -252,10 +253,18 @@ public final class CoordinatorShell {
         case .recordNumerics(let text):
             record { try ledger.setNumericsClasses(training: text) }
         case .forget: break
+        case .dropRecoverySnapshots(let step): dropRecoverySnapshots(before: step)
         case .event(let kind, let severity, let text):
             note(kind: kind, severity: severity, text: text)
         case .recordEvaluation(let rows, let worker): recordEvaluation(rows, from: worker)
         case .finish(let outcome): self.outcome = outcome
+        }
+    }
+
+    private func dropRecoverySnapshots(before step: Int) {
+        let store = CheckpointStore(directory: folder.recovery)
+        record {
+            for old in try store.steps() where old < step { try store.remove(step: old) }
         }
     }
 

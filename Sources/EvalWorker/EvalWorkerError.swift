@@ -11,8 +11,6 @@ public struct EvalWorkerError: LineupError, Equatable {
         case setting
         /// The data set is not the run's, or a set is not in it.
         case dataset
-        /// A checkpoint does not fit the run.
-        case checkpoint
         /// A file of the run is not what its name says.
         case corrupt
         /// Another evaluator got another value for the same row.
@@ -21,7 +19,9 @@ public struct EvalWorkerError: LineupError, Equatable {
         case io
         /// Asked to stop.
         case stopped
+        /// The coordinator does not take this evaluator.
         case refused
+        /// No coordinator answers.
         case noCoordinator
     }
 
@@ -39,7 +39,7 @@ public struct EvalWorkerError: LineupError, Equatable {
     /// Whether the operator's input caused it.
     public var isBadInput: Bool {
         switch code {
-        case .notARun, .setting, .dataset, .checkpoint, .corrupt, .refused, .noCoordinator: true
+        case .notARun, .setting, .dataset, .corrupt, .refused, .noCoordinator: true
         case .disagreement, .io, .stopped: false
         }
     }

@@ -228,7 +228,8 @@ public final class TrainerShell {
     }
 
     private func sayProgress() {
-        guard let machine, prepared != nil || machine.phaseName == "preparing" else { return }
+        // Without a connection these would queue up for the next coordinator.
+        guard saidHello, let machine else { return }
         progressCounter += 1
         var message = WireProgress()
         message.step = UInt64(machine.step)
@@ -292,6 +293,9 @@ public final class TrainerShell {
         incoming = nil
         parked = []
         peers = [:]
+        prepared?.inputs.stop()
+        prepared = nil
+        snapshots?.stop()
         heardAt = clock.now
     }
 
@@ -346,8 +350,6 @@ public final class TrainerShell {
         case .expelled:
             // The coordinator has forgotten this worker; nothing is wrong with it.
             forgetRun()
-            prepared?.inputs.stop()
-            prepared = nil
             sayHello()
         default: end = .failure(TrainerError(.failed, stop.message))
         }

@@ -183,18 +183,25 @@ final class LocalCluster {
             try start(number, address, restarts: worker.restarts + 1)
         }
         let hasTrainer = workers.contains { $0.key < plan.trainers && $0.value.process.isRunning }
-        if !hasTrainer, let last = workers[0]?.process, last.status != 0, last.status != 75 {
+        if plan.trainers > 0, !hasTrainer, let last = workers[0]?.process, last.status != 0, last.status != 75 {
             throw failure(of: last)
         }
     }
 
     private func stopAll() {
-        let deadline = ContinuousClock().now + .seconds(10)
+        let clock = ContinuousClock()
+        let begun = clock.now
         coordinator?.signal(SIGTERM)
-        while ContinuousClock().now < deadline,
+        var isAsked = false
+        while clock.now - begun < .seconds(10),
             workers.values.contains(where: { $0.process.isRunning })
                 || coordinator?.isRunning == true
         {
+            // Workers hear from the coordinator; one that came too late for that is asked here.
+            if !isAsked, coordinator?.isRunning != true, clock.now - begun > .seconds(1) {
+                isAsked = true
+                for worker in workers.values { worker.process.signal(SIGTERM) }
+            }
             usleep(20_000)
         }
         for worker in workers.values { worker.process.signal(SIGKILL) }

@@ -1,7 +1,9 @@
 import ArgumentParser
+import Basics
 import Coordinator
 import Foundation
 import Settings
+import Storage
 import Tensors
 
 /// Options that `train` and `resume` share.
@@ -43,7 +45,11 @@ struct ClusterOptions: ParsableArguments {
             let devices = try options.deviceList()
             try Engine.load()
             try folder.prepare()
-            let trainers = options.trainers > 0 ? options.trainers : devices.count
+            var trainers = options.trainers > 0 ? options.trainers : devices.count
+            if Self.lastStep(of: folder) >= folder.settings.schedule.steps {
+                say("all \(folder.settings.schedule.steps) steps of run \(folder.name) are done")
+                trainers = 0
+            }
             options.sayStandby(folder, trainers: trainers)
             return try LocalCluster(
                 LocalClusterPlan(
@@ -54,6 +60,16 @@ struct ClusterOptions: ParsableArguments {
             ).run()
         }
         if code != 0 { throw ExitCode(code) }
+        try printResult(path)
+    }
+
+    /// The one line that a script wants of a finished run.
+    private func printResult(_ path: String) throws {
+        let reader = try LedgerReader(run: path)
+        guard let run = try reader.run(), let last = try reader.checkpoints().last else { return }
+        print(
+            "run \(path): \(run.state.rawValue) at step \(run.lastStep), weights "
+                + "\(last.digest.hex) in \(path)/\(last.file)")
     }
 
     func validate() throws {
@@ -61,6 +77,14 @@ struct ClusterOptions: ParsableArguments {
             throw ValidationError(
                 "--trainers, --evaluators, --slots-at-once and --restarts must not be negative")
         }
+    }
+
+    /// The last committed step; 0 before the first.
+    private static func lastStep(of folder: RunFolder) -> Int {
+        guard folder.isExisting, let reader = try? LedgerReader(path: folder.ledger),
+            let run = try? reader.run()
+        else { return 0 }
+        return run.lastStep
     }
 
     private func sayStandby(_ folder: RunFolder, trainers: Int) {
@@ -75,7 +99,7 @@ struct ClusterOptions: ParsableArguments {
     private func slots(trainers: Int, device: String) -> Int {
         if slotsAtOnce > 0 { return slotsAtOnce }
         guard device == "cpu" else { return 1 }
-        return max(1, ProcessInfo.processInfo.activeProcessorCount / trainers)
+        return max(1, ProcessInfo.processInfo.activeProcessorCount / max(1, trainers))
     }
 
     private func deviceList() throws -> [String] {

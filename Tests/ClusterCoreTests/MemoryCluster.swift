@@ -86,7 +86,8 @@ struct MemoryCluster {
             run: 1, datasetDigest: 5, slotCount: slotCount, totalSteps: steps,
             checkpointEverySteps: checkpointEvery, checkpointMaxLagSteps: 2,
             evaluationSets: ["val_eval"], evaluationTimeout: .seconds(10),
-            expectedTrainers: count, silenceMax: .seconds(100_000), lineupVersion: "test")
+            expectedTrainers: count, silenceMax: .seconds(100_000),
+            recoveryInterval: .milliseconds(150), lineupVersion: "test")
         random = CounterRandom(seed: seed, purpose: .audit)
         coordinator = CoordinatorStateMachine(
             configuration: configuration, source: Plan(slotCount: slotCount),
@@ -240,6 +241,8 @@ struct MemoryCluster {
                 let matches = ledger[record.step - 1].digest == record.digest
                 push("ledger", .coordinator { $0.stepCompared(record, matches: matches, now: $1) })
             case .finish(let outcome): self.outcome = outcome
+            case .dropRecoverySnapshots(let step):
+                durable.removeAll { $0.isRecovery && $0.step < step }
             case .event(_, let severity, let text):
                 if severity != .info { log.append(text) }
             default: break
