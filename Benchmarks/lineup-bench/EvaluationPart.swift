@@ -6,10 +6,14 @@ import Synchronization
 
 extension Part {
     static let evaluation = Part(
-        name: "evaluation",
-        what: "basic at 64x64: three sets of 1000 images on one checkpoint, side by side and one "
-            + "after another, one thread each, images decoded anew"
-    ) { bench in
+        name: "evaluation", what: evaluationWhat, measure: measureEvaluation)
+
+    private static let evaluationWhat =
+        "basic at 64x64: three sets of 1000 images on one checkpoint, side by side and one after "
+        + "another, one thread each, images decoded anew"
+
+    @Sendable
+    private static func measureEvaluation(_ bench: Bench) throws -> Measurement {
         let start = ContinuousClock.now
         let crops = try bench.crops(withSets: true)
         let overrides = settings(["network.backbone=basic", "data.root=\(crops)"])
@@ -40,7 +44,7 @@ extension Part {
         }
         let ratio = Series(zip(together, apart).map { $0 / $1 })
         return Measurement(
-            name: "evaluation", what: evaluation.what, unit: "seconds",
+            name: "evaluation", what: evaluationWhat, unit: "seconds",
             sides: [
                 Side(name: "side by side, first to last image", series: Series(together)),
                 Side(name: "sum of the three, one by one", series: Series(apart)),

@@ -52,7 +52,6 @@ struct MeasureCommand: ParsableCommand {
     var work = ".build/bench"
 
     func run() throws {
-        setlinebuf(stdout)
         signal(SIGPIPE, SIG_IGN)
         let chosen = try chosenParts()
         let own = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
@@ -61,7 +60,7 @@ struct MeasureCommand: ParsableCommand {
         try? FileManager.default.removeItem(atPath: folder)
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         let machine = Machine(libTorch: "\(try Engine.version()) \(try Engine.cpuCapability())")
-        print(machine.text)
+        tell(machine.text)
         if machine.loadBefore > 0.5 {
             say("other processes want the cores too (load \(machine.loadBefore)); expect noise")
         }
@@ -72,12 +71,12 @@ struct MeasureCommand: ParsableCommand {
         for part in chosen {
             say("\(part.name): \(part.what)")
             if let why = part.obstacle(bench) {
-                print("\n\(part.name): skipped: \(why)")
+                tell("\n\(part.name): skipped: \(why)")
                 report.skipped.append("\(part.name): \(why)")
                 continue
             }
             let measurement = try part.measure(bench)
-            print(measurement.text)
+            tell(measurement.text)
             report.measurements.append(measurement)
             // After each part, so that what is measured is kept when a later one fails.
             if let json { try report.write(to: json) }
@@ -152,13 +151,13 @@ struct Bench {
 }
 
 /// One benchmark.
-struct Part {
+struct Part: Sendable {
     let name: String
     /// What is measured and how, in one line.
     let what: String
     /// Why it cannot be measured here, nil where it can.
-    var obstacle: (Bench) -> String? = { _ in nil }
-    let measure: (Bench) throws -> Measurement
+    var obstacle: @Sendable (Bench) -> String? = { _ in nil }
+    let measure: @Sendable (Bench) throws -> Measurement
 
     /// In the order in which they run.
     static let all: [Part] =

@@ -1,4 +1,5 @@
 import Foundation
+import Storage
 
 /// How a run of steps is cut up for a comparison of cluster and bare loop.
 struct MachineryPlan {

@@ -79,6 +79,11 @@ func say(_ line: String) {
     FileHandle.standardError.write(Data("bench: \(line)\n".utf8))
 }
 
+/// Puts results on standard output, where a pipe sees them at once.
+func tell(_ text: String) {
+    FileHandle.standardOutput.write(Data((text + "\n").utf8))
+}
+
 /// Why a benchmark could not go on.
 struct BenchFailure: Error, CustomStringConvertible {
     let description: String

@@ -6,7 +6,8 @@ extension ClusterView {
     /// Numbers from the network are taken as they come: what cannot be a step or a share is shown as
     /// unknown, never trapped on.
     public init(_ status: WireStatus) {
-        let hasStepped = status.step > 0
+        // A resumed run has a step before this term has measured anything.
+        let hasStepped = status.step > status.firstStep
         func known(_ value: Double, _ isKnown: Bool = true) -> Double? {
             isKnown && value.isFinite ? value : nil
         }

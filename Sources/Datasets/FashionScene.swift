@@ -5,7 +5,7 @@ import Images
 /// One snippet's background and articles, ready to be drawn at any frame.
 struct FashionScene {
     /// Raised when the same options begin to give other pictures.
-    static let version = 1
+    static let version = 2
     /// An article is `occluded` when others cover more than this share of its pixels.
     static let occludedShare = 0.2
 
@@ -33,7 +33,7 @@ struct FashionScene {
         articles = plan.articles.enumerated().map { track, article in
             Article(
                 photograph: archive.photograph(article.photograph),
-                colour: colours[article.category], place: places[track],
+                colour: colours[article.category].varied(&random), place: places[track],
                 frames: options.frames, &random)
         }
     }
@@ -127,6 +127,16 @@ private struct Colour {
     var green: Float
     var blue: Float
 
+    /// A colour near this one: articles of one category resemble each other.
+    func varied(_ random: inout CounterRandom) -> Colour {
+        func channel(_ value: Float, _ random: inout CounterRandom) -> Float {
+            value * (0.6 + 0.8 * Float(random.uniform()))
+        }
+        return Colour(
+            red: channel(red, &random), green: channel(green, &random),
+            blue: channel(blue, &random))
+    }
+
     /// A muted colour such as cloth has.
     static func cloth(_ random: inout CounterRandom) -> Colour {
         func channel(_ random: inout CounterRandom) -> Float { 0.6 + 0.4 * Float(random.uniform()) }
@@ -154,7 +164,9 @@ private struct Article {
     private let size: Swing
     private let turn: Swing
     private let squeeze: Swing
-    private let light: [Swing]
+    private let light: Swing
+    /// The light's own colour, by channel.
+    private let tint: [Swing]
     private let slack: [(x: Double, y: Double, grow: Double)]
     private let frames: Int
 
@@ -170,7 +182,8 @@ private struct Article {
         size = Swing(centre: 100 + 12 * (random.uniform() - 0.5), reach: 25, &random)
         turn = Swing(centre: 0, reach: 25 * .pi / 180, &random)
         squeeze = Swing(centre: 0.9, reach: 0.1, &random)
-        light = (0..<3).map { _ in Swing(centre: 1, reach: 0.3, &random) }
+        light = Swing(centre: 1, reach: 0.3, &random)
+        tint = (0..<3).map { _ in Swing(centre: 1, reach: 0.05, &random) }
         slack = (0..<frames).map { _ in
             (
                 (random.uniform() - 0.5) * 0.2, (random.uniform() - 0.5) * 0.2,
@@ -190,10 +203,11 @@ private struct Article {
         let scale = Float(size.at(time))
         let (sine, cosine) = (Float(sin(turn.at(time))), Float(cos(turn.at(time))))
         let narrow = Float(squeeze.at(time))
+        let bright = 255 * Float(light.at(time))
         let gain = (
-            colour.red * Float(light[0].at(time)) * 255,
-            colour.green * Float(light[1].at(time)) * 255,
-            colour.blue * Float(light[2].at(time)) * 255
+            bright * colour.red * Float(tint[0].at(time)),
+            bright * colour.green * Float(tint[1].at(time)),
+            bright * colour.blue * Float(tint[2].at(time))
         )
         let reach = Int(scale * 0.71) + 2
         let rows = max(Int(cy) - reach, 0)..<max(min(Int(cy) + reach, height), 0)

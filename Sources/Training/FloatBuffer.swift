@@ -1,4 +1,5 @@
 import Basics
+import Foundation
 
 // @unchecked: whoever hands a buffer to another thread stops writing it; the fold and the exchange
 // let each thread write blocks of its own.
@@ -11,17 +12,25 @@ public final class FloatBuffer: @unchecked Sendable {
     /// The first element.
     public let base: UnsafeMutablePointer<Float>
 
-    /// Allocates zeros.
+    private let byteCount: Int
+
+    /// Reserves zeros; memory is taken when it is first touched, in large pages where there are some.
+    ///
+    /// Traps when the address space has no room.
     public init(count: Int) {
-        precondition(count >= 0, "a buffer of \(count) floats")
+        precondition(0 <= count && count < 1 << 60, "a buffer of \(count) floats")
         self.count = count
-        let raw = UnsafeMutableRawPointer.allocate(
-            byteCount: max(64, count * 4), alignment: 4096)
+        byteCount = max(4096, (count * 4 + 4095) / 4096 * 4096)
+        let raw = mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let raw, raw != MAP_FAILED else {
+            preconditionFailure("no room for a buffer of \(count) floats: error \(errno)")
+        }
+        // Only a hint: a kernel without large pages refuses it, and nothing is lost.
+        if byteCount >= 4 << 20 { _ = madvise(raw, byteCount, MADV_HUGEPAGE) }
         base = raw.bindMemory(to: Float.self, capacity: count)
-        base.initialize(repeating: 0, count: count)
     }
 
-    deinit { UnsafeMutableRawPointer(base).deallocate() }
+    deinit { munmap(base, byteCount) }
 
     /// The elements.
     public var floats: UnsafeMutableBufferPointer<Float> {

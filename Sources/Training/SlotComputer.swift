@@ -42,6 +42,7 @@ public final class SlotComputer: Sendable {
                     + "batch.mini_batches_per_step is \(configuration.slotsPerStep); "
                     + "both must be at least 1")
         }
+        KeptMemory.enable()
         try Engine.load()
         try configuration.device.requireAvailable()
         self.configuration = configuration

@@ -139,9 +139,17 @@ public final class TrainingState: @unchecked Sendable {
     }
 
     /// A copy in host memory that later steps do not change.
-    public func copyAside(threads: Int = 1) throws -> StateSnapshot {
+    ///
+    /// - Parameters:
+    ///   - old: a snapshot of the same run that nobody reads any more; its memory is used again.
+    ///   - threads: how many threads share the copying.
+    public func copyAside(
+        reusing old: StateSnapshot? = nil, threads: Int = 1
+    ) throws -> StateSnapshot {
         try pull()
-        let copies = Self.allocate("", named.map { (name: $0.name, shape: $0.shape) })
+        let fits = old.map { $0.tensors.map(\.name) == named.map(\.name) } ?? false
+        let copies =
+            fits ? old!.tensors : Self.allocate("", named.map { (name: $0.name, shape: $0.shape) })
         Parallel.run(parts: threads) { [named] part, parts in
             for index in stride(from: part, to: copies.count, by: parts) {
                 named[index].withUnsafeBytes { source in

@@ -122,7 +122,7 @@ import Testing
             #expect(connected == 0)
             let bytes = (0..<64 * (round + 1)).map { _ in UInt8.random(in: .min ... .max) }
             _ = bytes.withUnsafeBytes {
-                send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue))
+                send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
             }
             close(descriptor)
         }

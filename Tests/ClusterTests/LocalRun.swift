@@ -14,7 +14,7 @@ final class LineupProcess {
     init(_ arguments: [String]) throws {
         errorFile = FileManager.default.temporaryDirectory.appendingPathComponent(
             "lineup-test-\(UInt64.random(in: .min ... .max).hex).log")
-        FileManager.default.createFile(atPath: errorFile.path, contents: nil)
+        _ = FileManager.default.createFile(atPath: errorFile.path, contents: nil)
         process.executableURL = try Self.executable()
         process.arguments = arguments
         process.standardInput = FileHandle.nullDevice

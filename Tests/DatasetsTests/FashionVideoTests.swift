@@ -1,10 +1,10 @@
+import Basics
 import Datasets
 import Foundation
 import Images
 import Testing
 
-@Suite(.enabled(if: FileManager.default.fileExists(atPath: FashionVideoTests.source)))
-struct FashionVideoTests {
+@Suite struct FashionVideoTests {
     static let source = "/usr/share/datasets/fashion-mnist"
 
     private func make(

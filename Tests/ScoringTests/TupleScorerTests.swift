@@ -147,6 +147,25 @@ struct PartsTests {
         }
     }
 
+    @Test func sumsRunInTheOrderOfTheFoldTree() throws {
+        let (tuples, embeddings) = try set(seed: 5, count: 201)
+        let scorer = TupleScorer(loss: TupleLoss(.batchAll, margin: .number(0.3)))
+        let whole = try scorer.score(tuples, of: embeddings).metrics()
+        let count = try #require(whole[.tuples])
+        for name in [MetricName.easyAccuracy, .meanLoss, .embeddingMeanNorm] {
+            let values = try tuples.map { tuple in
+                try scorer.score([tuple], of: embeddings).metrics()[name]
+            }
+            // A skipped tuple is absent from the tree's sums.
+            let sum = FoldTree.fold(values) { left, right in
+                if let left, let right { left + right } else { left ?? right }
+            }
+            #expect(whole[name] == sum.map { $0 / count })
+            let inARow = values.compactMap { $0 }.reduce(0, +) / count
+            #expect(name == .easyAccuracy || whole[name] != inARow)
+        }
+    }
+
     @Test func partsThatDoNotFitAreRefused() throws {
         let (tuples, embeddings) = try set(seed: 3, count: 20)
         let scorer = TupleScorer(loss: TupleLoss(.batchHard, margin: .soft))
