@@ -22,7 +22,8 @@ lint: ## Check format and doc comments.
 	@scripts/lint.sh
 
 format: ## Put the sources into their format.
-	@swift format --in-place --recursive Sources Tests
+	@find Sources Tests Benchmarks Package.swift -name '*.swift' -not -path '*/Generated/*' -print0 | \
+		xargs -0 swift format --in-place --parallel
 
 bench: build ## Measure the machinery's cost, and images/s beside PyTorch.
 	@scripts/bench.sh

@@ -10,7 +10,7 @@ require_swift
 status=0
 
 # Generated code keeps the format of its generator.
-mapfile -d '' files < <(find Sources Tests Package.swift -name '*.swift' \
+mapfile -d '' files < <(find Sources Tests Benchmarks Package.swift -name '*.swift' \
     -not -path 'Sources/Protocol/Generated/*' -print0 | sort -z)
 swift format lint --strict --parallel "${files[@]}" || status=1
 

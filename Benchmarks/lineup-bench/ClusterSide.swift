@@ -6,8 +6,6 @@ import Storage
 struct ClusterOutcome {
     /// Every committed step.
     let steps: [StepRecord]
-    /// Computations of slots.
-    let miniBatches: [MiniBatchRecord]
     /// Digest of the weights after the last step.
     let weights: String
     /// The last checkpoint, where the run's folder was kept.
@@ -61,12 +59,16 @@ struct Cluster {
         let reader = try LedgerReader(run: folder)
         defer { try? reader.close() }
         let steps = try reader.steps()
+        guard try reader.miniBatches().allSatisfy({ $0.outcome == .used }) else {
+            throw BenchFailure(
+                "a trainer lost its connection on the way, so the run's times say nothing; is the "
+                    + "machine busy? See \(logs)")
+        }
         guard let last = steps.last,
             let checkpoint = try reader.checkpoints().last(where: { $0.step == last.step })
         else { throw BenchFailure("the run in \(folder) has no checkpoint of its last step") }
         return ClusterOutcome(
-            steps: steps, miniBatches: try reader.miniBatches(),
-            weights: checkpoint.digest.hex, checkpoint: folder + "/" + checkpoint.file)
+            steps: steps, weights: checkpoint.digest.hex, checkpoint: folder + "/" + checkpoint.file)
     }
 
     private func address(of coordinator: Child) throws -> String {

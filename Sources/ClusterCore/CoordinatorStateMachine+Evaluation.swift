@@ -6,13 +6,22 @@ extension CoordinatorStateMachine {
         _ poll: WireEvaluationPoll, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         guard workers[worker]?.hello.role == .evaluator else { return [] }
-        queue.renew(evaluator: worker, now: now)
+        if poll.idle {
+            // Whatever it was leased before did not reach it.
+            queue.evaluatorLeft(worker)
+        } else {
+            for task in poll.held {
+                queue.renew(
+                    .init(step: Int(clamping: task.step), set: task.set), evaluator: worker,
+                    now: now)
+            }
+        }
         workers[worker]!.isIdle = poll.idle
-        workers[worker]!.phase = poll.idle ? "waiting" : "scoring"
         guard poll.idle else {
-            lastEvaluatorActivity = now
+            if !poll.held.isEmpty { lastEvaluatorActivity = now }
             return []
         }
+        workers[worker]!.phase = "waiting"
         var grant = WireEvaluationGrant()
         let idle = evaluators.filter { workers[$0]!.isIdle }.count
         if let (step, sets) = queue.grant(to: worker, evaluators: max(1, idle), now: now),
@@ -35,13 +44,12 @@ extension CoordinatorStateMachine {
         _ rows: WireEvaluationRows, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         guard workers[worker]?.hello.role == .evaluator else { return [] }
-        lastEvaluatorActivity = now
         let step = Int(clamping: rows.step)
+        var ack = WireEvaluationAck()
+        ack.step = rows.step
+        ack.set = rows.set
         guard rows.failure.isEmpty else {
-            let gaveUp = queue.failed(.init(step: step, set: rows.set))
-            var ack = WireEvaluationAck()
-            ack.step = rows.step
-            ack.set = rows.set
+            let gaveUp = queue.failed(.init(step: step, set: rows.set), at: worker)
             return [
                 .event(
                     kind: "evaluation_failed", severity: gaveUp ? .error : .warning,
@@ -56,9 +64,11 @@ extension CoordinatorStateMachine {
                 .event(
                     kind: "evaluation_refused", severity: .error,
                     text: "\(worker) scored \(rows.set) of step \(step) on a file with digest "
-                        + "\(rows.checkpointDigest.hex), which is not the run's checkpoint")
+                        + "\(rows.checkpointDigest.hex), which is not the run's checkpoint"),
+                .send(.evaluationAck(ack), to: worker),
             ]
         }
+        lastEvaluatorActivity = now
         return [.recordEvaluation(rows, from: worker)]
     }
 

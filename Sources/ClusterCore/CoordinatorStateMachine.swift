@@ -92,6 +92,11 @@ public struct CoordinatorStateMachine: Sendable {
     var firstPreparedAt: Duration?
     var loads: UInt64 = 0
     var lastStoredAt: Duration?
+    /// An evaluator that is away for a moment may come back.
+    var hadEvaluator = false
+    /// When the step under way last came forward.
+    var progressAt: Duration = .zero
+    var streamFailures: [Int: Int] = [:]
     var isDraining = false
     var lastEvaluatorActivity: Duration = .zero
     let firstStep: Int
@@ -163,7 +168,8 @@ public struct CoordinatorStateMachine: Sendable {
         case .evaluationPoll(let message): return evaluationPoll(message, from: worker, now: now)
         case .evaluationRows(let message): return evaluationRows(message, from: worker, now: now)
         case .checkpointFailed(let message):
-            return senderFailed(step: Int(clamping: message.step), from: worker, now: now)
+            return senderFailed(
+                step: Int(clamping: message.step), reason: message.reason, from: worker, now: now)
         default:
             return [
                 .event(
@@ -191,13 +197,13 @@ public struct CoordinatorStateMachine: Sendable {
         _ record: StepRecord, matches: Bool, now: Duration
     ) -> [CoordinatorAction] {
         guard case .committing(let flight) = phase, flight.step == record.step else { return [] }
-        if !matches && configuration.isBitwise {
+        if !matches {
             return end(
                 .failed(
                     "step \(record.step), done again after a loss of state, has digest "
                         + "\(record.digest.hex), another one than the ledger's; this machine does "
-                        + "not repeat its numbers: resume where the run began, or with "
-                        + "numerics.mode=statistical"))
+                        + "not repeat its numbers: resume on a machine like the one where the run "
+                        + "began"))
         }
         return stepDone(record, now: now)
     }
@@ -256,7 +262,8 @@ public struct CoordinatorStateMachine: Sendable {
         switch phase {
         case .gathering, .holding: return boundary(now: now)
         case .loading, .stepping, .committing: return []
-        case .finishing: return end(.drained)
+        // The last checkpoint is waited for: without it the last steps would be done again.
+        case .finishing: return pending == nil ? end(.drained) : []
         case .ended: return []
         }
     }
@@ -289,9 +296,27 @@ public struct CoordinatorStateMachine: Sendable {
         switch phase {
         case .gathering: actions += boundary(now: now)
         case .finishing: actions += finishIfDone(now: now)
+        case .stepping(let flight): actions += expelBlocker(of: flight, now: now)
         default: break
         }
         return actions
+    }
+
+    /// A step that does not come forward has a member who alone holds it up, or whose data
+    /// connections do not work: the last to join of those that are not ready goes.
+    private mutating func expelBlocker(
+        of flight: StepInFlight, now: Duration
+    ) -> [CoordinatorAction] {
+        let mean =
+            stepSeconds.isEmpty ? 0 : stepSeconds.reduce(0, +) / Double(stepSeconds.count)
+        let patience = max(configuration.silenceMax * 12, .seconds(20 * mean))
+        guard members.count > 1, now - max(progressAt, flight.startedAt) > patience,
+            let blocker = members.last(where: { flight.ready[$0] == nil })
+        else { return [] }
+        progressAt = now
+        let text = "step \(flight.step) does not come forward"
+        return [.send(.stop(Self.stop(.expelled, text)), to: blocker)]
+            + workerGone(blocker, why: text, failed: true, now: now)
     }
 
     // MARK: Membership
@@ -331,6 +356,7 @@ public struct CoordinatorStateMachine: Sendable {
         order.append(worker)
         if hello.role == .evaluator {
             workers[worker]!.stage = .prepared
+            hadEvaluator = true
             lastEvaluatorActivity = now
         }
         if hello.role != .observer { actions.append(.workerJoined(hello)) }
@@ -402,6 +428,7 @@ public struct CoordinatorStateMachine: Sendable {
         switch worker.hello.role {
         case .evaluator:
             queue.evaluatorLeft(id)
+            lastEvaluatorActivity = now
             return actions + finishIfDone(now: now)
         case .trainer:
             return actions + trainerGone(id, worker, now: now)
@@ -689,6 +716,7 @@ public struct CoordinatorStateMachine: Sendable {
             loss: Float(bitPattern: done.loss), decodeSeconds: done.decodeSeconds,
             computeSeconds: done.computeSeconds)
         flight.statistics[slot] = done
+        progressAt = now
         phase = .stepping(flight)
         return commitIfReady(now: now)
     }
@@ -696,7 +724,9 @@ public struct CoordinatorStateMachine: Sendable {
     private mutating func slotReturned(
         _ message: WireSlotReturned, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
-        guard case .stepping = phase else { return [] }
+        guard case .stepping(let flight) = phase, message.step == UInt64(flight.step),
+            workers[worker]!.stage == .member
+        else { return [] }
         return end(
             .failed(
                 "step \(message.step), slot \(message.slot): \(message.reason) (worker \(worker))"))
@@ -710,6 +740,7 @@ public struct CoordinatorStateMachine: Sendable {
             workers[worker]!.stage == .member
         else { return [] }
         flight.ready[worker] = ready
+        progressAt = now
         phase = .stepping(flight)
         return commitIfReady(now: now)
     }
@@ -748,7 +779,7 @@ public struct CoordinatorStateMachine: Sendable {
         return StepRecord(
             step: flight.step, loss: FoldTree.fold(batches.map(\.loss), +) * scale,
             fractionPositive: fractions / Double(configuration.slotCount),
-            activeCount: statistics.reduce(0) { $0 + Int(clamping: $1.activeCount) },
+            activeCount: statistics.reduce(0) { $0 + Int(UInt32(clamping: $1.activeCount)) },
             learningRate: Double(bitPattern: flight.scalars.learningRate),
             samples: flight.samples.slots.reduce(0) { $0 + $1.indices.count },
             digest: ready.effectDigest, stateDigest: ready.stateDigest,
@@ -844,10 +875,25 @@ public struct CoordinatorStateMachine: Sendable {
     }
 
     private mutating func senderFailed(
-        step: Int, from worker: String, now: Duration
+        step: Int, reason: String, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         guard let pending, pending.step == step, pending.sender == worker else { return [] }
-        return holderGone(worker, now: now)
+        let event = CoordinatorAction.event(
+            kind: "checkpoint_lost", severity: .warning,
+            text: "\(worker) could not send the state of step \(step): \(reason)")
+        if pending.isRecovery && !isDraining {
+            // A snapshot is for bad days alone; the next one comes soon.
+            self.pending = nil
+            lastStoredAt = now
+            if case .holding = phase { return [event] + boundary(now: now) }
+            return [event]
+        }
+        streamFailures[step, default: 0] += 1
+        guard streamFailures[step]! < 3 else {
+            return [event]
+                + end(.failed("the checkpoint of step \(step) cannot be sent: \(reason)"))
+        }
+        return [event] + holderGone(worker, now: now)
     }
 
     private mutating func drainAtBoundary(now: Duration) -> [CoordinatorAction] {
@@ -874,11 +920,12 @@ public struct CoordinatorStateMachine: Sendable {
 
     private mutating func finishIfDone(now: Duration) -> [CoordinatorAction] {
         guard case .finishing(let since) = phase, pending == nil else { return [] }
+        if isDraining { return end(.drained) }
         let waited = now - max(since, lastEvaluatorActivity)
         let patience: Duration =
             if !evaluators.isEmpty {
                 configuration.evaluationTimeout
-            } else if configuration.expectedEvaluators > 0 {
+            } else if configuration.expectedEvaluators > 0 || hadEvaluator {
                 configuration.startPatience
             } else {
                 .seconds(-1)

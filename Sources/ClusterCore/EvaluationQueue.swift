@@ -69,12 +69,10 @@ public struct EvaluationQueue: Sendable {
         sets.contains { states[Task(step: step, set: $0)].map { $0 != .scored } ?? false }
     }
 
-    /// An evaluator was heard of: its leases last longer.
-    public mutating func renew(evaluator: String, now: Duration) {
-        for (task, state) in states {
-            if case .leased(evaluator, _, let failures) = state {
-                states[task] = .leased(to: evaluator, deadline: now + lease, failures: failures)
-            }
+    /// An evaluator says that it works on a task: its lease lasts longer.
+    public mutating func renew(_ task: Task, evaluator: String, now: Duration) {
+        if case .leased(evaluator, _, let failures)? = states[task] {
+            states[task] = .leased(to: evaluator, deadline: now + lease, failures: failures)
         }
     }
 
@@ -105,13 +103,10 @@ public struct EvaluationQueue: Sendable {
     /// An evaluator could not score a task: it is offered again, a few times.
     ///
     /// - Returns: whether it was given up.
-    public mutating func failed(_ task: Task) -> Bool {
-        let failures: Int
-        switch states[task] {
-        case .waiting(let before): failures = before + 1
-        case .leased(_, _, let before): failures = before + 1
-        case .scored, nil: return false
-        }
+    public mutating func failed(_ task: Task, at evaluator: String) -> Bool {
+        // A report that was sent twice counts once.
+        guard case .leased(evaluator, _, let before)? = states[task] else { return false }
+        let failures = before + 1
         states[task] = failures >= Self.attemptsMax ? .scored : .waiting(failures: failures)
         return failures >= Self.attemptsMax
     }

@@ -145,9 +145,11 @@ public struct TrainerStateMachine: Sendable {
         case .plan(let plan): return planReceived(plan)
         case .commit(let commit): return commitReceived(commit)
         case .donateState(let donation):
+            guard phase == .active else { return [] }
             pendingDonations.append(donation)
             return donateIfPossible()
         case .sendCheckpoint(let message):
+            guard phase == .active else { return [] }
             var duty = WireCheckpointDuty()
             duty.step = message.step
             duty.recovery = message.recovery
@@ -270,6 +272,8 @@ public struct TrainerStateMachine: Sendable {
     // MARK: Steps
 
     private mutating func loadReceived(_ load: WireLoadState) -> [TrainerAction] {
+        // A message to this worker's former life may still arrive after a reconnect.
+        guard [.standingBy, .loading, .active].contains(phase) else { return [] }
         if isApplying {
             pendingLoad = load
             return []
@@ -316,10 +320,14 @@ public struct TrainerStateMachine: Sendable {
 
     private mutating func begin(_ plan: WirePlan, step: Int) -> [TrainerAction] {
         guard let samples = plan.samples.first(where: { $0.step == plan.step }),
-            samples.slots.count == slotCount, plan.members.contains(where: { $0.worker == me })
+            plan.samples.allSatisfy({ $0.slots.count == slotCount }),
+            plan.leases.allSatisfy({ Int($0.slot) < slotCount }),
+            plan.members.contains(where: { $0.worker == me })
         else {
             phase = .gone
-            return [.fail("plan of step \(step) lacks samples or does not name this worker")]
+            return [
+                .fail("plan of step \(step) does not fit this run or does not name this worker")
+            ]
         }
         var actions: [TrainerAction] = []
         if plan.hasCheckpoint { actions += dutyReceived(plan.checkpoint) }
@@ -343,7 +351,8 @@ public struct TrainerStateMachine: Sendable {
     }
 
     private mutating func membersChanged(_ plan: WirePlan) -> [TrainerAction] {
-        guard var work, plan.generation > work.plan.generation || plan.term > work.plan.term
+        guard var work, plan.generation > work.plan.generation || plan.term > work.plan.term,
+            plan.leases.allSatisfy({ Int($0.slot) < slotCount })
         else { return [] }
         work.plan.term = plan.term
         work.plan.generation = plan.generation

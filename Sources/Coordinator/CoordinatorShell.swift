@@ -100,6 +100,8 @@ public final class CoordinatorShell {
             context, bind: Self.bulkAddress(options.bind), run: runID, folder: folder,
             report: { mailbox.post(.bulk($0)) })
         for note in recovered.notes { perform([note]) }
+        // An extended run has not ended any more.
+        try? FileManager.default.removeItem(atPath: folder.finishedFile)
         try CoordinatorAddress(
             address: address, host: options.host,
             process: ProcessInfo.processInfo.processIdentifier
@@ -288,9 +290,11 @@ public final class CoordinatorShell {
         do {
             let history = try ledger.commitStep(
                 Storage.StepRecord(record), miniBatches: MiniBatchRecord.all(of: record))
-            precondition(
-                history == record.history,
-                "step \(record.step): ledger and machine chain digests differently")
+            guard history == record.history else {
+                return stopAll(
+                    "step \(record.step): the ledger's history is \(history.hex), the cluster's "
+                        + "\(record.history.hex); resume from the last checkpoint")
+            }
             events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
             perform(machine.stepCommitted(record, now: now))
         } catch {
@@ -317,8 +321,8 @@ public final class CoordinatorShell {
                     value: $0.value, started: rows.started, finished: rows.finished,
                     evaluator: worker)
             }
-            try ledger.insertEvaluations(records)
-            events.evaluated(rows)
+            let outcomes = try ledger.insertEvaluations(records)
+            if outcomes.contains(.inserted) { events.evaluated(rows) }
             perform(machine.evaluationRecorded(rows, from: worker, now: now))
         } catch {
             stopAll("\(error)")

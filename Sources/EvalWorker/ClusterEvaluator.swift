@@ -79,8 +79,12 @@ public final class ClusterEvaluator {
     private var unacknowledged: [WireEvaluationRows] = []
     private var isWorking = false
     private var saidHello = false
+    private var isWelcome = false
     private var heardAt: ContinuousClock.Instant
     private var idleSince: ContinuousClock.Instant
+    private var nextPoll: ContinuousClock.Instant
+    private var nextAsk: ContinuousClock.Instant
+    private var sentAt: [String: ContinuousClock.Instant] = [:]
     private var end: Result<End, any Error>?
 
     /// Opens the socket.
@@ -94,6 +98,8 @@ public final class ClusterEvaluator {
         link = try WorkerLink(context, coordinator: options.coordinator, worker: worker)
         heardAt = clock.now
         idleSince = clock.now
+        nextPoll = clock.now
+        nextAsk = clock.now
     }
 
     /// Asks to leave; may be called from any thread.
@@ -107,7 +113,6 @@ public final class ClusterEvaluator {
     /// - Throws: ``EvalWorkerError`` that says why it could not start or go on.
     public func run() throws -> End {
         sayHello()
-        var nextPoll = clock.now
         while end == nil {
             Poller.wait([link.socket], wakeup: mailbox.wakeup, timeout: .milliseconds(100))
             do {
@@ -116,21 +121,16 @@ public final class ClusterEvaluator {
                 end = .failure(error)
             }
             for input in mailbox.take() { handle(input) }
-            if clock.now >= nextPoll {
-                nextPoll = clock.now + pollInterval
-                poll()
-            }
+            if clock.now >= nextPoll { poll() }
             checkClocks()
         }
         stop.stop()
         return try end!.get()
     }
 
-    /// While work is under way the poll keeps the lease; it is then never slower than a second.
-    private var pollInterval: Duration {
-        let seconds = settings?.evaluation.pollSeconds ?? 0.25
-        return .seconds(isWorking || scorer == nil ? min(1, seconds) : seconds)
-    }
+    /// Every message says that the evaluator lives; only one in `evaluation.poll_seconds` asks for
+    /// work.
+    private var pollSeconds: Double { settings?.evaluation.pollSeconds ?? 0.25 }
 
     private func sayHello() {
         var hello = WireHello()
@@ -142,6 +142,7 @@ public final class ClusterEvaluator {
         hello.device = options.device.description
         link.send(.hello(hello))
         saidHello = true
+        isWelcome = false
     }
 
     private func receive() throws {
@@ -160,6 +161,9 @@ public final class ClusterEvaluator {
             case .evaluationGrant(let grant): granted(grant)
             case .evaluationAck(let ack):
                 unacknowledged.removeAll { $0.step == ack.step && $0.set == ack.set }
+                sentAt["\(ack.step)-\(ack.set)"] = nil
+                nextAsk = clock.now
+                nextPoll = clock.now
             default: break
             }
         }
@@ -168,10 +172,11 @@ public final class ClusterEvaluator {
     private func welcomed(_ welcome: WireWelcome) throws {
         let isFirst = self.welcome == nil
         self.welcome = welcome
+        isWelcome = true
         var settings = try JSONDecoder().decode(Settings.self, from: Data(welcome.settings.utf8))
         if let root = options.dataRoot { settings.data.root = root }
         self.settings = settings
-        for rows in unacknowledged { link.send(.evaluationRows(rows)) }
+        for rows in unacknowledged { send(rows) }
         guard isFirst else { return }
         let (device, mailbox, expected) = (options.device, mailbox, welcome.datasetDigest)
         Thread.detachNewThread { [settings] in
@@ -195,7 +200,8 @@ public final class ClusterEvaluator {
         switch message.reason {
         case .finished: end = .success(.finished)
         case .drained: end = .success(.drained)
-        case .expelled: sayHello()
+        // Between HELLO and WELCOME this answers something older.
+        case .expelled: if isWelcome { sayHello() }
         default: throw EvalWorkerError(.refused, message.message)
         }
     }
@@ -210,7 +216,7 @@ public final class ClusterEvaluator {
         case .scored(let rows):
             held.removeAll { $0.step == rows.step && $0.set == rows.set }
             unacknowledged.append(rows)
-            link.send(.evaluationRows(rows))
+            send(rows)
         case .done:
             isWorking = false
             held = []
@@ -233,12 +239,27 @@ public final class ClusterEvaluator {
     }
 
     private func poll() {
-        guard welcome != nil else { return }
-        for rows in unacknowledged { link.send(.evaluationRows(rows)) }
+        nextPoll = clock.now + .seconds(min(1, pollSeconds))
+        // Without a connection these would queue up for the next coordinator.
+        guard welcome != nil, saidHello else { return }
+        for rows in unacknowledged where isDue(rows) { send(rows) }
         var message = WireEvaluationPoll()
         message.held = held
-        message.idle = scorer != nil && !isWorking && unacknowledged.isEmpty
+        let mayAsk = scorer != nil && !isWorking && unacknowledged.isEmpty
+        message.idle = mayAsk && clock.now >= nextAsk
+        if message.idle { nextAsk = clock.now + .seconds(pollSeconds) }
         link.send(.evaluationPoll(message))
+    }
+
+    private func send(_ rows: WireEvaluationRows) {
+        sentAt["\(rows.step)-\(rows.set)"] = clock.now
+        link.send(.evaluationRows(rows))
+    }
+
+    /// Rows are sent again only where the acknowledgement has had time to come.
+    private func isDue(_ rows: WireEvaluationRows) -> Bool {
+        guard let sent = sentAt["\(rows.step)-\(rows.set)"] else { return true }
+        return clock.now - sent > .seconds(2)
     }
 
     private func granted(_ grant: WireEvaluationGrant) {
@@ -299,7 +320,10 @@ public final class ClusterEvaluator {
                         metric.value = value
                         return metric
                     }.sorted { $0.metric < $1.metric }
-                case .failure(let error): rows.failure = "\(error)"
+                case .failure(let error):
+                    // A drain is no failure of the set.
+                    if (error as? EvalWorkerError)?.code == .stopped { return }
+                    rows.failure = "\(error)"
                 }
                 report(rows)
             }

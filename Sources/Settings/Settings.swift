@@ -60,9 +60,10 @@ public struct Settings: Codable, Hashable, Sendable {
     /// The defaults for a backbone and a loss.
     ///
     /// `basic` is a small network for small pictures: it gets the head it was published with
-    /// (one dense layer of 64), an input of 64x64, and the larger learning rate that a network
-    /// without pretrained weights needs. `tf_batch_semi_hard` is defined on squared distances and
-    /// a margin; it gets `sqeuclidean` and 1.0, its value in the TensorFlow original.
+    /// (one dense layer of 64), an input of 64x64, and its learning rates: 1e-3 with `batch_all`,
+    /// 1e-4 with the losses that mine, which collapse at more. `tf_batch_semi_hard` is defined on
+    /// squared distances and a margin; it gets `sqeuclidean` and 1.0, its value in the TensorFlow
+    /// original.
     public static func defaults(
         backbone: Backbone = .resnet50, loss: LossName = .batchHard
     ) -> Settings {
@@ -75,7 +76,7 @@ public struct Settings: Codable, Hashable, Sendable {
             settings.input = Input(height: 64, width: 64, normalisation: .signed)
             settings.augmentation.cropFromHeight = 72
             settings.augmentation.cropFromWidth = 72
-            settings.optimizer.learningRate = 1e-3
+            settings.optimizer.learningRate = loss == .batchAll ? 1e-3 : 1e-4
         }
         if loss == .tfBatchSemiHard {
             settings.loss.margin = .number(1)
@@ -318,7 +319,8 @@ extension Settings {
     public struct Optimizer: Codable, Hashable, Sendable {
         /// adam: all five earlier systems use it.
         public var name = OptimizerName.adam
-        /// 3e-4 as published with resnet50; 1e-3 with basic, which starts from random weights.
+        /// 3e-4 as published with resnet50; with basic 1e-3 for batch_all and 1e-4 for the losses that
+        /// mine, as published too.
         public var learningRate = 3e-4
         /// 0.9, Adam's own.
         public var beta1 = 0.9

@@ -28,6 +28,8 @@ public enum SettingsCatalogue {
             if key == "network.backbone" || key == "loss.name" { return text }
             let basic = defaultValue(backbone: .basic)
             if basic != usual { text += " (basic: \(basic.settingText))" }
+            let all = defaultValue(backbone: .basic, loss: .batchAll)
+            if all != basic { text += " (basic, batch_all: \(all.settingText))" }
             let semiHard = defaultValue(loss: .tfBatchSemiHard)
             if semiHard != usual { text += " (tf_batch_semi_hard: \(semiHard.settingText))" }
             return text

@@ -23,6 +23,8 @@ final class SnapshotSender: @unchecked Sendable {
     private let mailbox: Mailbox<TrainerShell.Input>
     private let condition = NSCondition()
     private var copies: [Int: Copy] = [:]
+    /// Steps whose copy is for a checkpoint, until it is released.
+    private var kept: Set<Int> = []
     private var copying = 0
     private var sends = 0
     private var isStopping = false
@@ -44,6 +46,7 @@ final class SnapshotSender: @unchecked Sendable {
     func copy(
         _ state: TrainingState, step: Int, history: UInt64, recovery: Bool, send: Bool
     ) {
+        condition.withLock { _ = kept.insert(step) }
         inBackground(state, step: step, history: history) { [self] in
             if send { self.send(step: step, recovery: recovery) }
         }
@@ -54,23 +57,30 @@ final class SnapshotSender: @unchecked Sendable {
         _ state: TrainingState, step: Int, history: UInt64, to address: String, joiner: String
     ) {
         inBackground(state, step: step, history: history) { [self] in
-            stream(step: step, to: address, kind: .state, recovery: false) { [mailbox] why in
-                mailbox.post(.note("state of step \(step) did not reach \(joiner): \(why)"))
-            }
+            stream(
+                step: step, to: address, kind: .state, recovery: false,
+                failed: { [mailbox] why in
+                    mailbox.post(.note("state of step \(step) did not reach \(joiner): \(why)"))
+                },
+                done: { [self] in
+                    condition.withLock { if !kept.contains(step) { copies[step] = nil } }
+                })
         }
     }
 
     /// Sends a copy to the coordinator.
     func send(step: Int, recovery: Bool) {
-        stream(step: step, to: coordinator, kind: .checkpoint, recovery: recovery) {
-            [mailbox] why in
-            mailbox.post(.sendFailed(step: step, why: why))
-        }
+        stream(
+            step: step, to: coordinator, kind: .checkpoint, recovery: recovery,
+            failed: { [mailbox] why in mailbox.post(.sendFailed(step: step, why: why)) })
     }
 
     /// Forgets the copy of a step, and older ones.
     func release(step: Int) {
-        condition.withLock { copies = copies.filter { $0.key > step } }
+        condition.withLock {
+            copies = copies.filter { $0.key > step }
+            kept = kept.filter { $0 > step }
+        }
     }
 
     /// Returns when no copy is being made.
@@ -114,7 +124,8 @@ final class SnapshotSender: @unchecked Sendable {
 
     private func stream(
         step: Int, to address: String, kind: WireDataHeader.Kind, recovery: Bool,
-        failed: @escaping @Sendable (String) -> Void
+        failed: @escaping @Sendable (String) -> Void,
+        done: @escaping @Sendable () -> Void = {}
     ) {
         let (copy, number) = condition.withLock {
             sends += 1
@@ -146,6 +157,7 @@ final class SnapshotSender: @unchecked Sendable {
             } catch {
                 failed("\(error)")
             }
+            done()
         }
     }
 }

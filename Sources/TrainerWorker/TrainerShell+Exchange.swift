@@ -91,7 +91,9 @@ extension TrainerShell {
     // MARK: In
 
     func receiveData() {
-        while end == nil, let frames = data.receive() {
+        // A bounded share, so that control messages and progress are never late.
+        for _ in 0..<256 {
+            guard end == nil, let frames = data.receive() else { return }
             guard frames.count == 3, let peer = frames[0].text,
                 let header = try? frames[1].withUnsafeBytes({ bytes throws(ProtocolError) in
                     try WireCodec.decodeHeader(bytes)

@@ -19,6 +19,8 @@ struct IncomingState {
     let epoch: Int
     var bytes: Data
     var received = 0
+    /// Who sends it; chunks of an earlier donor are refused.
+    var donor = ""
 }
 
 extension TrainerShell {
@@ -27,8 +29,9 @@ extension TrainerShell {
     func prepare(_ welcome: WireWelcome) {
         let options = options
         let mailbox = mailbox
+        let epoch = epoch
         Thread.detachNewThread {
-            mailbox.post(.prepared(Result { try Self.prepare(welcome, options) }))
+            mailbox.post(.prepared(Result { try Self.prepare(welcome, options) }, epoch: epoch))
         }
     }
 
@@ -63,6 +66,7 @@ extension TrainerShell {
     }
 
     func didPrepare(_ prepared: Prepared) {
+        self.prepared?.inputs.stop()
         self.prepared = prepared
         layout = EffectLayout(prepared.flat)
         snapshots = SnapshotSender(
@@ -87,6 +91,8 @@ extension TrainerShell {
         pool.dropWaiting()
         pool.waitUntilIdle()
         snapshots?.waitUntilCopied()
+        // Copies of a state that the run has left are of no use.
+        snapshots?.release(step: .max)
         state = nil
         buffers = nil
         parked = []
@@ -131,14 +137,14 @@ extension TrainerShell {
     ) throws -> Data {
         let path = welcome.runDirectory + "/" + load.file
         if let bytes = try? Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe),
-            bytes.count == Int(load.byteCount),
+            bytes.count == Int(clamping: load.byteCount),
             bytes.withUnsafeBytes({ XXH64.digest($0) }) == load.digest
         {
             return bytes
         }
         return try FileFetcher.fetch(
             context, from: welcome.dataAddress, identity: identity, run: run, file: load.file,
-            byteCount: Int(load.byteCount), digest: load.digest)
+            byteCount: Int(clamping: load.byteCount), digest: load.digest)
     }
 
     static func state(
@@ -170,15 +176,21 @@ extension TrainerShell {
         var answer = WireDataHeader()
         answer.kind = .credit
         answer.length = 1
-        guard var incoming, incoming.step == Int(clamping: header.step) else {
+        let offset = Int(clamping: header.offset)
+        let total = Int(clamping: header.total)
+        guard let waiting = incoming, waiting.step == Int(clamping: header.step),
+            offset == 0 ? waiting.received == 0 : waiting.donor == peer,
+            total <= stateBytesMax
+        else {
             answer.kind = .fetchFailed
             data.send([WireCodec.encode(answer), Data("not waiting for a state".utf8)], to: peer)
             return
         }
-        let offset = Int(clamping: header.offset)
-        let total = Int(clamping: header.total)
-        if incoming.bytes.isEmpty {
-            guard total <= 1 << 40 else { return }
+        // Taken out, so that writing a chunk does not copy all of them.
+        incoming = nil
+        var incoming = waiting
+        if offset == 0 {
+            incoming.donor = peer
             incoming.bytes = Data(count: total)
         }
         let isWhole = payload.withUnsafeBytes { XXH64.digest($0) == header.digest }
@@ -202,7 +214,6 @@ extension TrainerShell {
             self.incoming = incoming
             return
         }
-        self.incoming = nil
         let configuration = prepared!.configuration
         let mailbox = mailbox
         let bytes = incoming.bytes
@@ -214,6 +225,12 @@ extension TrainerShell {
                         try Self.state(of: bytes, step: step, configuration: configuration)
                     }, epoch: epoch))
         }
+    }
+
+    /// Three tensors for each parameter, the statistics, and a header that names them.
+    private var stateBytesMax: Int {
+        guard let layout else { return 0 }
+        return (layout.gradientCount * 3 + layout.statisticsCount) * 4 + (16 << 20)
     }
 
     // MARK: Giving the state

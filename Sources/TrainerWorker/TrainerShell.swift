@@ -60,7 +60,7 @@ public enum WorkerEnd: Sendable, Equatable {
 /// threads of a pool that only read the state; apply waits until none of them runs.
 public final class TrainerShell {
     enum Input: Sendable {
-        case prepared(Result<Prepared, any Error>)
+        case prepared(Result<Prepared, any Error>, epoch: Int)
         case loaded(Result<Loaded, any Error>, epoch: Int)
         case computed(ComputedSlot, epoch: Int)
         case slotFailed(step: Int, slot: Int, why: String, epoch: Int)
@@ -117,6 +117,7 @@ public final class TrainerShell {
     var end: Result<WorkerEnd, any Error>?
     private var heardAt: ContinuousClock.Instant
     private var saidHello = false
+    private var isWelcome = false
     private var spareContributions: [SlotContribution] = []
     private var progressCounter: UInt64 = 0
 
@@ -183,6 +184,7 @@ public final class TrainerShell {
         hello.dataAddress = dataAddress
         link.send(.hello(hello))
         saidHello = true
+        isWelcome = false
     }
 
     private func receiveControl() throws {
@@ -201,11 +203,14 @@ public final class TrainerShell {
             heardAt = clock.now
             if case .welcome(let welcome) = body {
                 self.welcome = welcome
+                epoch += 1
+                isWelcome = true
                 let settings = try JSONDecoder().decode(
                     Settings.self, from: Data(welcome.settings.utf8))
                 machine = TrainerStateMachine(
                     worker: worker, slotCount: settings.batch.miniBatchesPerStep)
             }
+            if case .stop(let stop) = body, stop.reason == .expelled, !isWelcome { continue }
             if machine == nil {
                 // Refused before WELCOME.
                 machine = TrainerStateMachine(worker: worker, slotCount: 1)
@@ -242,8 +247,11 @@ public final class TrainerShell {
 
     private func handle(_ input: Input) {
         switch input {
-        case .prepared(.success(let prepared)): didPrepare(prepared)
-        case .prepared(.failure(let error)): leave(failing: error)
+        case .prepared(.success(let prepared), let epoch):
+            guard epoch == self.epoch, machine != nil else { return prepared.inputs.stop() }
+            didPrepare(prepared)
+        case .prepared(.failure(let error), let epoch):
+            if epoch == self.epoch { leave(failing: error) }
         case .loaded(.success(let loaded), let epoch): didLoad(loaded, epoch: epoch)
         case .loaded(.failure(let error), let epoch):
             if epoch == self.epoch { leave(failing: error) }
@@ -296,6 +304,7 @@ public final class TrainerShell {
         prepared?.inputs.stop()
         prepared = nil
         snapshots?.stop()
+        snapshots = nil
         heardAt = clock.now
     }
 
@@ -348,6 +357,8 @@ public final class TrainerShell {
         case .finished: end = .success(.finished)
         case .drained: end = .success(.drained)
         case .expelled:
+            // Between HELLO and WELCOME this answers something older.
+            guard isWelcome else { return }
             // The coordinator has forgotten this worker; nothing is wrong with it.
             forgetRun()
             sayHello()
@@ -473,7 +484,8 @@ public final class TrainerShell {
     private func apply(step: Int, _ scalars: WireStepScalars) throws {
         let start = clock.now
         // A slot that was leased here a second time may still be reading the state, and so may a
-        // copy for a checkpoint.
+        // copy for a checkpoint. What has not begun is not needed any more.
+        pool.dropWaiting()
         pool.waitUntilIdle()
         snapshots?.waitUntilCopied()
         try Training.apply(

@@ -119,6 +119,9 @@ public enum FileFetcher {
         byteCount: Int, digest: UInt64, silence: Duration = .seconds(20),
         isCancelled: () -> Bool = { false }
     ) throws(TransportError) -> Data {
+        guard byteCount >= 0, byteCount <= 1 << 40 else {
+            throw TransportError(.system, "fetch \(file): \(byteCount) bytes are no checkpoint")
+        }
         let socket = try Socket(
             context, .dealer, identity: identity, frameBytesMax: WireCodec.payloadBytesMax)
         try socket.connect(address)

@@ -101,7 +101,7 @@ final class ClusterObserver {
     }
 
     private func write(_ text: String) {
-        FileHandle.standardError.write(Data(text.utf8))
+        writeError(text)
     }
 
     private static func terminalSize() -> (columns: Int, rows: Int)? {

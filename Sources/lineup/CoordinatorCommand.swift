@@ -69,7 +69,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
 
 /// Says one line on standard error.
 func say(_ line: String) {
-    FileHandle.standardError.write(Data((line + "\n").utf8))
+    writeError(line + "\n")
 }
 
 /// Warns of a channel without encryption.

@@ -71,7 +71,7 @@ struct Lineup: AsyncParsableCommand {
             let failure = CommandLineFailure(error, arguments: arguments)
             if !failure.output.isEmpty { print(failure.output) }
             if !failure.line.isEmpty {
-                FileHandle.standardError.write(Data((failure.line + "\n").utf8))
+                writeError(failure.line + "\n")
             }
             return failure.code
         }

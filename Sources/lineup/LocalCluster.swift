@@ -72,6 +72,7 @@ final class LocalCluster {
     private var workers: [Int: (process: RoleProcess, restarts: Int)] = [:]
     private var startTimes: [Int: ContinuousClock.Instant] = [:]
     private let isDraining = Flag()
+    private var givenUp: Set<Int> = []
 
     init(_ plan: LocalClusterPlan) { self.plan = plan }
 
@@ -81,7 +82,6 @@ final class LocalCluster {
     func run() throws -> Int32 {
         try FileManager.default.createDirectory(
             atPath: logs, withIntermediateDirectories: true)
-        try? FileManager.default.removeItem(atPath: plan.folder.addressFile)
         let signals = DrainSignals { [isDraining] in isDraining.raise() }
         defer {
             stopAll()
@@ -167,12 +167,21 @@ final class LocalCluster {
 
     /// A worker that died is started again, a few times; the run goes on meanwhile.
     private func replaceDead(_ address: String) throws {
+        var lost: RoleProcess?
+        var trainersLeft = plan.trainers
         for (number, worker) in workers where !worker.process.isRunning {
             let code = worker.process.status
+            let isTrainer = number < plan.trainers
             // 0: it has nothing left to do. 75: it was asked to leave.
-            if code == 0 || code == 75 { continue }
-            if code == 2 || worker.restarts >= plan.restarts {
-                if number < plan.trainers, code == 2 { throw failure(of: worker.process) }
+            let isDone = code == 0 || code == 75
+            if isDone || code == 2 || worker.restarts >= plan.restarts {
+                if isTrainer {
+                    trainersLeft -= 1
+                    if !isDone || lost == nil { lost = worker.process }
+                    if code == 2 { throw failure(of: worker.process) }
+                } else if !isDone, givenUp.insert(number).inserted {
+                    say("\(worker.process.name) is not started again: \(worker.process.lastLine)")
+                }
                 continue
             }
             guard let started = startTimes[number], ContinuousClock().now - started > .seconds(1)
@@ -182,9 +191,8 @@ final class LocalCluster {
                     + "(\(worker.restarts + 1) of \(plan.restarts)), log \(worker.process.log)")
             try start(number, address, restarts: worker.restarts + 1)
         }
-        let hasTrainer = workers.contains { $0.key < plan.trainers && $0.value.process.isRunning }
-        if plan.trainers > 0, !hasTrainer, let last = workers[0]?.process, last.status != 0, last.status != 75 {
-            throw failure(of: last)
+        if plan.trainers > 0, trainersLeft == 0, let lost, lost.status != 0 {
+            throw failure(of: lost)
         }
     }
 

@@ -16,6 +16,11 @@ func hostName() -> String {
     ProcessInfo.processInfo.hostName
 }
 
+/// Writes to standard error; a reader that went away or a full disk must not end a run.
+func writeError(_ text: String) {
+    try? FileHandle.standardError.write(contentsOf: Data(text.utf8))
+}
+
 /// One line on standard error for each log message.
 struct StandardErrorLog: LogHandler {
     var metadata: Logger.Metadata = [:]
@@ -33,8 +38,7 @@ struct StandardErrorLog: LogHandler {
         let values = self.metadata.merging(event.metadata ?? [:]) { _, new in new }
         let tail = values.keys.sorted().map { " \($0)=\(values[$0]!)" }.joined()
         let time = Date().formatted(.iso8601.time(includingFractionalSeconds: true))
-        FileHandle.standardError.write(
-            Data("\(time) \(event.level) \(event.message)\(tail)\n".utf8))
+        writeError("\(time) \(event.level) \(event.message)\(tail)\n")
     }
 
     /// Sends every logger's messages to standard error.

@@ -44,9 +44,14 @@ struct ClusterOptions: ParsableArguments {
             _ = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
             let devices = try options.deviceList()
             try Engine.load()
+            if folder.isExisting {
+                // A run that somebody leads already is not touched.
+                let probe = try RunLock(path: folder.path + "/" + Ledger.lockName)
+                withExtendedLifetime(probe) {}
+            }
             try folder.prepare()
             var trainers = options.trainers > 0 ? options.trainers : devices.count
-            if Self.lastStep(of: folder) >= folder.settings.schedule.steps {
+            if Self.isTrained(folder) {
                 say("all \(folder.settings.schedule.steps) steps of run \(folder.name) are done")
                 trainers = 0
             }
@@ -79,12 +84,13 @@ struct ClusterOptions: ParsableArguments {
         }
     }
 
-    /// The last committed step; 0 before the first.
-    private static func lastStep(of folder: RunFolder) -> Int {
+    /// Whether every step is committed and the last checkpoint is whole.
+    private static func isTrained(_ folder: RunFolder) -> Bool {
+        let steps = folder.settings.schedule.steps
         guard folder.isExisting, let reader = try? LedgerReader(path: folder.ledger),
-            let run = try? reader.run()
-        else { return 0 }
-        return run.lastStep
+            let run = try? reader.run(), run.lastStep >= steps
+        else { return false }
+        return (try? CheckpointStore(directory: folder.checkpoints).open(step: steps)) != nil
     }
 
     private func sayStandby(_ folder: RunFolder, trainers: Int) {

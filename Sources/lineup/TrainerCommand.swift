@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Tensors
 import TrainerWorker
+import Transport
 
 /// `lineup trainer`: computes slots for a coordinator.
 struct TrainerCommand: AsyncParsableCommand {
@@ -43,7 +44,14 @@ struct TrainerCommand: AsyncParsableCommand {
         StandardErrorLog.bootstrap()
         let device = try parseDevice(device)
         let bind = bind ?? "tcp://127.0.0.1:*"
+        try Address.check(coordinator)
         try checkBind(bind, insecure: insecure)
+        guard Address.isLocal(coordinator) || !Address.isLocal(bind) else {
+            throw ValidationError(
+                "the coordinator is on another machine, and trainers there cannot reach this one "
+                    + "at \(bind); give --bind tcp://HOST:* --insecure, with this machine's address"
+            )
+        }
         guard slotsAtOnce >= 0, patience > 0 else {
             throw ValidationError("--slots-at-once and --patience must not be negative")
         }
