@@ -68,7 +68,8 @@ struct Cluster {
             let checkpoint = try reader.checkpoints().last(where: { $0.step == last.step })
         else { throw BenchFailure("the run in \(folder) has no checkpoint of its last step") }
         return ClusterOutcome(
-            steps: steps, weights: checkpoint.digest.hex, checkpoint: folder + "/" + checkpoint.file)
+            steps: steps, weights: checkpoint.digest.hex, checkpoint: folder + "/" + checkpoint.file
+        )
     }
 
     private func address(of coordinator: Child) throws -> String {
