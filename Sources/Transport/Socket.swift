@@ -51,9 +51,9 @@ public final class Socket {
         set(ZMQ_LINGER, 1_000)
         set(ZMQ_SNDHWM, Int32(highWaterMark))
         set(ZMQ_RCVHWM, Int32(highWaterMark))
-        // zmq_setsockopt(3): heartbeats find half-open connections; the TTL is in ms here.
+        // Heartbeats find half-open connections; a machine that is merely overloaded answers in time.
         set(ZMQ_HEARTBEAT_IVL, 1_000)
-        set(ZMQ_HEARTBEAT_TIMEOUT, 5_000)
+        set(ZMQ_HEARTBEAT_TIMEOUT, 15_000)
         set(ZMQ_HANDSHAKE_IVL, 5_000)
         set(ZMQ_RECONNECT_IVL, 100)
         set(ZMQ_RECONNECT_IVL_MAX, 2_000)
