@@ -32,13 +32,9 @@ struct LoadedLibrary {
     private let base: UInt
     private let dynamic: UnsafePointer<Elf64_Dyn>
 
-    /// Finds a loaded library by the end of its path.
+    /// Finds a loaded library by its soname.
     init?(named name: String) {
-        guard let maps = try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8),
-            let line = maps.split(separator: "\n").first(where: { $0.hasSuffix("/" + name) }),
-            let start = line.firstIndex(of: "/"),
-            let handle = dlopen(String(line[start...]), RTLD_NOW | RTLD_NOLOAD)
-        else { return nil }
+        guard let handle = dlopen(name, RTLD_NOW | RTLD_NOLOAD) else { return nil }
         let map = handle.assumingMemoryBound(to: link_map.self).pointee
         guard let dynamic = map.l_ld else { return nil }
         self.handle = handle
