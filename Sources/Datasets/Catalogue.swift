@@ -39,7 +39,8 @@ public struct Catalogue: Sendable {
     public init(root: String, samples: [Sample]) throws(DatasetError) {
         let text = Self.text(samples)
         try self.init(
-            root: root, samples: samples, digest: XXH64.digest(text), name: Self.fileName)
+            root: root, samples: samples, digest: text.withUnsafeBytes { XXH64.digest($0) },
+            name: Self.fileName)
     }
 
     /// Reads `catalogue.csv` of a folder.
@@ -101,7 +102,8 @@ public struct Catalogue: Sendable {
     public func write(to directory: String) throws(DatasetError) {
         let text = Self.text(samples)
         try imaging { () throws(ImageError) in
-            try FileBytes.writeAtomically(text, to: "\(directory)/\(Self.fileName)")
+            try FileBytes.writeAtomically(
+                text, to: "\(directory)/\(Self.fileName)", durable: true)
         }
     }
 
@@ -112,16 +114,17 @@ public struct Catalogue: Sendable {
         "role", "occluded", "bytes", "digest",
     ]
 
-    static func text(_ samples: [Sample]) -> String {
-        var text = columns.joined(separator: ",") + "\n"
+    static func text(_ samples: [Sample]) -> [UInt8] {
+        var text = Array((columns.joined(separator: ",") + "\n").utf8)
+        text.reserveCapacity(samples.count * 160)
         for sample in samples { append(sample, to: &text) }
         return text
     }
 
-    private static func append(_ sample: Sample, to text: inout String) {
+    private static func append(_ sample: Sample, to text: inout [UInt8]) {
         func put(_ value: String) {
-            text += CSVTable.field(value)
-            text += ","
+            text += CSVTable.field(value).utf8
+            text.append(UInt8(ascii: ","))
         }
         put(sample.path)
         put(sample.identity)
@@ -135,8 +138,8 @@ public struct Catalogue: Sendable {
         put(sample.role)
         put(sample.occluded.map { $0 ? "1" : "0" } ?? "")
         put(String(sample.byteCount))
-        text += sample.digest.hex
-        text += "\n"
+        text += sample.digest.hex.utf8
+        text.append(UInt8(ascii: "\n"))
     }
 
     static func parse(_ bytes: [UInt8], name: String) throws(DatasetError) -> [Sample] {
@@ -145,11 +148,13 @@ public struct Catalogue: Sendable {
             known: columns, required: ["path", "identity", "split", "bytes", "digest"])
         var samples: [Sample] = []
         var shared: [String: String] = [:]
-        try table.forEachRow { (fields, line) throws(DatasetError) in
-            func text(_ column: Int) -> String { places[column].map { fields[$0] } ?? "" }
+        try table.forEachRow { (row) throws(DatasetError) in
+            func text(_ column: Int) -> String { places[column].map { row[$0] } ?? "" }
             // Equal names share one string: a large catalogue repeats them by the million.
             func common(_ column: Int) -> String {
-                let value = text(column)
+                guard let place = places[column], !row.isEmpty(place) else { return "" }
+                let value = row[place]
+                if value.utf8.count <= 15 { return value }
                 if let known = shared[value] { return known }
                 shared[value] = value
                 return value
@@ -157,15 +162,15 @@ public struct Catalogue: Sendable {
             func wrong(_ column: Int, _ expected: String) -> DatasetError {
                 DatasetError(
                     .malformed,
-                    "\(name):\(line): \(columns[column]) is '\(text(column))'; "
+                    "\(name):\(row.line): \(columns[column]) is '\(text(column))'; "
                         + "expected \(expected)")
             }
             func number(_ column: Int) throws(DatasetError) -> Int? {
-                if text(column).isEmpty { return nil }
-                guard let value = Int(text(column)) else { throw wrong(column, "a whole number") }
+                guard let place = places[column], !row.isEmpty(place) else { return nil }
+                guard let value = row.integer(place) else { throw wrong(column, "a whole number") }
                 return value
             }
-            guard let byteCount = Int(text(11)), byteCount >= 0 else {
+            guard let byteCount = try number(11), byteCount >= 0 else {
                 throw wrong(11, "the file's size in bytes")
             }
             guard let digest = UInt64(hex: text(12)) else {
@@ -194,7 +199,10 @@ public struct Catalogue: Sendable {
     /// Nil for text that is neither empty nor a box.
     private static func parseBox(_ text: String) -> (value: Box?, Void)? {
         if text.isEmpty { return (nil, ()) }
-        let numbers = text.split(separator: " ").map { Int($0) }
+        let numbers = text.utf8.split(
+            separator: UInt8(ascii: " "), omittingEmptySubsequences: false
+        )
+        .map { Int(Substring($0)) }
         guard numbers.count == 4, let xmin = numbers[0], let ymin = numbers[1],
             let xmax = numbers[2], let ymax = numbers[3], xmin <= xmax, ymin <= ymax
         else { return nil }
@@ -202,8 +210,15 @@ public struct Catalogue: Sendable {
     }
 
     private static func check(path: String, name: String, line: Int) throws(DatasetError) {
-        guard !path.isEmpty, !path.hasPrefix("/"),
-            !path.split(separator: "/").contains("..")
+        // Paths with two dots side by side are rare; only they are taken apart.
+        var last: UInt8 = 0
+        var hasDots = false
+        for byte in path.utf8 {
+            hasDots = hasDots || (byte == UInt8(ascii: ".") && last == byte)
+            last = byte
+        }
+        guard let first = path.utf8.first, first != UInt8(ascii: "/"),
+            !hasDots || !path.split(separator: "/").contains("..")
         else {
             throw DatasetError(
                 .malformed,

@@ -131,15 +131,16 @@ public struct EvaluationSet: Sendable {
                         + "anchor, one positive and at least one negative")
             }
         }
-        try table.forEachRow { (fields, line) throws(DatasetError) in
-            let (tuple, position) = (fields[places[0]], fields[places[1]])
-            let (role, path) = (fields[places[2]], fields[places[3]])
+        try table.forEachRow { (row) throws(DatasetError) in
+            let (tuple, position) = (row[places[0]], row[places[1]])
+            let (role, path) = (row[places[2]], row[places[3]])
+            let line = row.line
             if position == "0" {
                 try close(lastLine)
                 rows.append(Row(members: [], positive: 0))
             }
-            guard let row = rows.last, tuple == String(rows.count - 1),
-                position == String(row.members.count)
+            guard let last = rows.last, tuple == String(rows.count - 1),
+                position == String(last.members.count)
             else {
                 throw DatasetError(
                     .malformed,
@@ -149,7 +150,7 @@ public struct EvaluationSet: Sendable {
             let fits =
                 switch role {
                 case "anchor": position == "0"
-                case "positive": position != "0" && row.positive == 0
+                case "positive": position != "0" && last.positive == 0
                 case "negative": position != "0"
                 default: false
                 }
@@ -165,11 +166,11 @@ public struct EvaluationSet: Sendable {
                     "\(name):\(line): '\(path)' is not in \(Catalogue.fileName); make the sets "
                         + "again with 'lineup curate'")
             }
-            guard !row.members.contains(member) else {
+            guard !last.members.contains(member) else {
                 throw DatasetError(
                     .malformed, "\(name):\(line): '\(path)' is in tuple \(tuple) twice")
             }
-            if role == "positive" { rows[rows.count - 1].positive = row.members.count }
+            if role == "positive" { rows[rows.count - 1].positive = last.members.count }
             rows[rows.count - 1].members.append(member)
             lastLine = line
         }

@@ -121,19 +121,19 @@ struct SequenceSummary: Sendable, Equatable {
         let table = try CSVTable(bytes: bytes, name: name)
         let places = try table.places(known: columns, required: Set(columns)).map { $0 ?? 0 }
         var rows: [SequenceSummary] = []
-        try table.forEachRow { (fields, line) throws(DatasetError) in
-            let numbers = places[2...5].compactMap { Int(fields[$0]) }.filter { $0 >= 0 }
+        try table.forEachRow { (row) throws(DatasetError) in
+            let numbers = places[2...5].compactMap { row.integer($0) }.filter { $0 >= 0 }
             guard numbers.count == 4, numbers[0] == numbers[1] + numbers[2] + numbers[3],
-                let fingerprint = UInt64(hex: fields[places[7]])
+                let fingerprint = UInt64(hex: row[places[7]])
             else {
                 throw DatasetError(
                     .malformed,
-                    "\(name):\(line): expected counts that add up and a digest; run 'lineup crop' "
+                    "\(name):\(row.line): expected counts that add up and a digest; run 'lineup crop' "
                         + "again")
             }
             rows.append(
                 SequenceSummary(
-                    sequence: fields[places[0]], split: fields[places[1]], missing: numbers[1],
+                    sequence: row[places[0]], split: row[places[1]], missing: numbers[1],
                     single: numbers[2], multiple: numbers[3], fingerprint: fingerprint))
         }
         return rows

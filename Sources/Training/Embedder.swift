@@ -26,6 +26,7 @@ public final class Embedder: Sendable {
         threads: Int = 1,
         find: (String) throws -> (shape: [Int], bytes: UnsafeRawBufferPointer)?
     ) throws {
+        KeptMemory.enable()
         try device.requireAvailable()
         let network = try Network(configuration)
         func copy(_ name: String, _ shape: [Int]) throws -> Tensor {

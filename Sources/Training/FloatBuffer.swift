@@ -14,7 +14,7 @@ public final class FloatBuffer: @unchecked Sendable {
 
     private let byteCount: Int
 
-    /// Reserves zeros; memory is taken when it is first touched, in large pages where there are some.
+    /// Reserves zeros; memory is taken when it is first touched.
     ///
     /// Traps when the address space has no room.
     public init(count: Int) {
@@ -25,8 +25,6 @@ public final class FloatBuffer: @unchecked Sendable {
         guard let raw, raw != MAP_FAILED else {
             preconditionFailure("no room for a buffer of \(count) floats: error \(errno)")
         }
-        // Only a hint: a kernel without large pages refuses it, and nothing is lost.
-        if byteCount >= 4 << 20 { _ = madvise(raw, byteCount, MADV_HUGEPAGE) }
         base = raw.bindMemory(to: Float.self, capacity: count)
     }
 
