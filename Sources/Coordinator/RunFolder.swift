@@ -86,7 +86,24 @@ public struct RunFolder: Sendable {
                     "data.root is not set; name the folder of crops in \(paramsFile) or with "
                         + "--set data.root=CROPS")
             }
+            try Self.checkSupported(settings)
             record = try SettingsRecord(settings: settings, paramsJSON: params)
+        }
+    }
+
+    /// Refuses what this version would pass over in silence.
+    private static func checkSupported(_ settings: Settings) throws {
+        if let weights = settings.network.weights {
+            throw CoordinatorError(
+                .badSetting,
+                "network.weights is '\(weights)', but this version starts from random weights "
+                    + "alone; leave it null")
+        }
+        guard settings.auditFraction == 0 else {
+            throw CoordinatorError(
+                .badSetting,
+                "audit_fraction is \(settings.auditFraction), but this version computes nothing "
+                    + "twice; leave it 0")
         }
     }
 

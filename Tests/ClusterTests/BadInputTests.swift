@@ -36,6 +36,9 @@ import Testing
         try refused(
             ["train", run, "--set", "batch.identities=100000"] + data,
             saying: ["batch.identities", "100000", "identities"])
+        try refused(
+            ["train", run, "--set", "network.weights=w.safetensors"] + data,
+            saying: ["network.weights", "w.safetensors"])
         try refused(["train", run], saying: ["data.root"])
         try refused(
             ["train", run, "--set", "data.root=/nowhere/at/all"], saying: ["/nowhere/at/all"])
