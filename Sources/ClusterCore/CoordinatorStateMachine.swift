@@ -640,7 +640,8 @@ public struct CoordinatorStateMachine: Sendable {
         if pending == nil {
             if isCheckpointStep(cursor), !isStored(cursor) {
                 pending = newCheckpoint(recovery: false)
-            } else if now - lastStoredAt! >= configuration.recoveryInterval,
+            } else if let interval = configuration.recoveryInterval,
+                now - lastStoredAt! >= interval,
                 !durable.contains(where: { $0.step >= cursor })
             {
                 pending = newCheckpoint(recovery: true)

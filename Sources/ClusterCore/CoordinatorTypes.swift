@@ -26,8 +26,9 @@ public struct CoordinatorConfiguration: Sendable {
     public var startPatience: Duration
     /// A worker silent for longer is expelled.
     public var silenceMax: Duration
-    /// `checkpoint.recovery_seconds`: how much work may be lost at most when every trainer dies.
-    public var recoveryInterval: Duration
+    /// `checkpoint.recovery_seconds`: how much work may be lost at most when every trainer dies; nil
+    /// takes no recovery snapshots.
+    public var recoveryInterval: Duration?
     /// Steps whose samples go out ahead of their plan.
     public var stepsAhead: Int
     /// Whether a worker of another numerics class is refused (`bitwise`) or noted.
@@ -42,7 +43,7 @@ public struct CoordinatorConfiguration: Sendable {
         checkpointMaxLagSteps: Int, evaluationSets: [String], evaluationTimeout: Duration,
         expectedTrainers: Int = 1, expectedEvaluators: Int = 0,
         startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(10),
-        recoveryInterval: Duration = .seconds(60), stepsAhead: Int = 3, isBitwise: Bool = true,
+        recoveryInterval: Duration? = .seconds(60), stepsAhead: Int = 3, isBitwise: Bool = true,
         lineupVersion: String
     ) {
         self.run = run
@@ -82,7 +83,7 @@ public struct DurableCheckpoint: Equatable, Sendable {
     public var file: String
     /// Size in bytes.
     public var byteCount: Int
-    /// XXH64 of the file.
+    /// Digest of the state that it holds.
     public var digest: UInt64
     /// Whether it is a recovery snapshot, which is neither listed nor scored.
     public var isRecovery: Bool

@@ -98,7 +98,7 @@ final class BulkServer: Sendable {
                 let directory = key.recovery ? folder.recovery : folder.checkpoints
                 receiver = try CheckpointReceiver(
                     store: CheckpointStore(directory: directory), step: key.step,
-                    byteCount: Int(clamping: header.total), digest: nil)
+                    byteCount: Int(clamping: header.total))
                 receivers[key] = receiver
             } else {
                 // The tail of a stream that is complete already, sent again by a second holder.
@@ -112,7 +112,7 @@ final class BulkServer: Sendable {
             guard receiver.received == receiver.byteCount else { return }
             receivers[key] = nil
             let stored = try receiver.finish()
-            report(.stored(try durable(stored, recovery: key.recovery), stored))
+            report(.stored(DurableCheckpoint(stored, isRecovery: key.recovery), stored))
         } catch {
             receivers[key]?.abandon()
             receivers[key] = nil
@@ -121,13 +121,6 @@ final class BulkServer: Sendable {
             socket.send([WireCodec.encode(refusal), Data(error.message.utf8)], to: peer)
             report(.failed(step: key.step, reason: error.message))
         }
-    }
-
-    private func durable(
-        _ stored: StoredCheckpoint, recovery: Bool
-    ) throws(StorageError) -> DurableCheckpoint {
-        let store = CheckpointStore(directory: recovery ? folder.recovery : folder.checkpoints)
-        return try DurableCheckpoint(store: store, step: stored.step, isRecovery: recovery)
     }
 
     private func credit(_ peer: String, on socket: Socket) {
@@ -168,23 +161,26 @@ final class BulkServer: Sendable {
 }
 
 extension DurableCheckpoint {
-    /// Reads a stored checkpoint, verifies it and digests its file.
+    /// Describes a checkpoint that has just been stored.
+    init(_ stored: StoredCheckpoint, isRecovery: Bool) {
+        self.init(
+            step: stored.step, history: stored.history,
+            file: Self.file(step: stored.step, isRecovery: isRecovery),
+            byteCount: stored.byteCount, digest: stored.digests.state, isRecovery: isRecovery)
+    }
+
+    /// Reads a stored checkpoint and verifies it.
     init(store: CheckpointStore, step: Int, isRecovery: Bool) throws(StorageError) {
         let reader = try store.open(step: step)
-        let bytes: Data
-        do {
-            bytes = try Data(
-                contentsOf: URL(fileURLWithPath: store.path(step: step)), options: .mappedIfSafe)
-        } catch {
-            throw StorageError(
-                .io, "\(store.path(step: step)) cannot be read: \(error.localizedDescription)")
-        }
         self.init(
             step: step, history: reader.metadata.history,
-            file: (isRecovery ? "checkpoints/recovery/" : "checkpoints/")
-                + CheckpointStore.fileName(step: step),
-            byteCount: bytes.count, digest: bytes.withUnsafeBytes { XXH64.digest($0) },
-            isRecovery: isRecovery)
+            file: Self.file(step: step, isRecovery: isRecovery), byteCount: reader.byteCount,
+            digest: reader.digests.state, isRecovery: isRecovery)
+    }
+
+    private static func file(step: Int, isRecovery: Bool) -> String {
+        (isRecovery ? "checkpoints/recovery/" : "checkpoints/")
+            + CheckpointStore.fileName(step: step)
     }
 }
 

@@ -121,7 +121,8 @@ public final class CoordinatorShell {
             evaluationTimeout: .seconds(settings.evaluation.timeoutSeconds),
             expectedTrainers: options.expectedTrainers,
             expectedEvaluators: options.expectedEvaluators, startPatience: options.startPatience,
-            recoveryInterval: .seconds(settings.checkpoint.recoverySeconds),
+            recoveryInterval: settings.checkpoint.recoverySeconds > 0
+                ? .seconds(settings.checkpoint.recoverySeconds) : nil,
             isBitwise: settings.numerics.mode == .bitwise, lineupVersion: options.version)
     }
 

@@ -91,7 +91,7 @@ struct RunRecovery {
     private static func ensureRow(
         _ checkpoint: DurableCheckpoint, store: CheckpointStore, ledger: Ledger
     ) throws {
-        let reader = try store.open(step: checkpoint.step, verifying: false)
+        let reader = try store.open(step: checkpoint.step, verifying: .header)
         try ledger.insertCheckpoint(
             CheckpointRecord(
                 step: checkpoint.step, file: checkpoint.file, bytes: checkpoint.byteCount,

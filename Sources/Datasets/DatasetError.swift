@@ -26,8 +26,8 @@ public struct DatasetError: LineupError {
     /// One sentence without a trailing newline.
     public let message: String
 
-    /// Every failure here is one of the operator's files or settings.
-    public var isBadInput: Bool { true }
+    /// True but for files that cannot be read or written: that is the disk's doing.
+    public var isBadInput: Bool { code != .inputOutput }
 
     /// Makes an error from its kind and its sentence.
     public init(_ code: Code, _ message: String) {

@@ -305,7 +305,7 @@ public final class ClusterEvaluator {
             let file = try CheckpointOnDisk(
                 grant, welcome, context, identity: identity, run: run)
             defer { file.remove() }
-            let checkpoint = try CheckpointReader(path: file.path)
+            let checkpoint = file.reader
             scorer.score(
                 checkpoint, sets: grant.sets, concurrently: true, stop: stop
             ) { set, outcome in
@@ -359,36 +359,65 @@ public final class ClusterEvaluator {
     }
 }
 
-/// A granted checkpoint as a file of this machine: the run's own where it can be read and has the
-/// granted digest, else a fetched copy.
+/// A granted checkpoint as a file of this machine: the run's own where it can be read and holds the
+/// granted state, else a fetched copy of the part that scoring needs.
 private struct CheckpointOnDisk {
-    let path: String
-    private let isCopy: Bool
+    let reader: CheckpointReader
+    private let copy: String?
+
+    /// Headers of networks of any size are shorter.
+    private static let headerBytesGuess = 256 << 10
 
     init(
         _ grant: WireEvaluationGrant, _ welcome: WireWelcome, _ context: Context,
         identity: String, run: UInt64
     ) throws {
         let shared = welcome.runDirectory + "/" + grant.file
-        if let bytes = try? Data(contentsOf: URL(fileURLWithPath: shared), options: .mappedIfSafe),
-            bytes.count == Int(clamping: grant.byteCount),
-            bytes.withUnsafeBytes({ XXH64.digest($0) }) == grant.digest
+        if let reader = try? CheckpointReader(path: shared, verifying: .weights),
+            reader.digests.state == grant.digest
         {
-            path = shared
-            isCopy = false
+            self.reader = reader
+            copy = nil
             return
         }
-        let bytes = try FileFetcher.fetch(
-            context, from: welcome.dataAddress, identity: identity, run: run, file: grant.file,
-            byteCount: Int(clamping: grant.byteCount), digest: grant.digest)
-        let copy = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "lineup-\(identity).safetensors")
-        try bytes.write(to: copy)
-        path = copy.path
-        isCopy = true
+        let byteCount = Int(clamping: grant.byteCount)
+        func fetch(_ count: Int) throws -> Data {
+            try FileFetcher.fetch(
+                context, from: welcome.dataAddress, identity: identity + "-\(count)", run: run,
+                file: grant.file, byteCount: min(count, byteCount))
+        }
+        var start = try fetch(Self.headerBytesGuess)
+        let headerBytes = try start.withUnsafeBytes {
+            try SafetensorsLayout.headerBytes($0, path: grant.file)
+        }
+        if let headerBytes, headerBytes > start.count { start = try fetch(headerBytes) }
+        let header = try start.withUnsafeBytes {
+            try CheckpointHeader(prefix: $0, byteCount: byteCount, path: grant.file)
+        }
+        guard header.digests.state == grant.digest else {
+            throw EvalWorkerError(
+                .corrupt,
+                "\(grant.file) holds state \(header.digests.state.hex), the coordinator named "
+                    + "\(grant.digest.hex)")
+        }
+        // The optimizer's tensors stay where they are: a hole has their place.
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "lineup-\(identity).safetensors"
+        ).path
+        try fetch(header.weightsEnd).write(to: URL(fileURLWithPath: path))
+        do {
+            guard truncate(path, off_t(byteCount)) == 0 else {
+                throw CocoaError(.fileWriteUnknown, userInfo: [NSFilePathErrorKey: path])
+            }
+            reader = try CheckpointReader(path: path, verifying: .weights)
+        } catch {
+            try? FileManager.default.removeItem(atPath: path)
+            throw error
+        }
+        copy = path
     }
 
     func remove() {
-        if isCopy { try? FileManager.default.removeItem(atPath: path) }
+        if let copy { try? FileManager.default.removeItem(atPath: copy) }
     }
 }

@@ -105,7 +105,7 @@ final class RunFolderWatch: @unchecked Sendable {
     }
 
     private func openCheckpoint(_ step: Int, _ tasks: [EvaluationTask]) -> CheckpointReader? {
-        do { return try store.open(step: step) } catch {
+        do { return try store.open(step: step, verifying: .weights) } catch {
             // Retention may have removed it since it was listed.
             if error.code == .notFound { return nil }
             fail(tasks, "checkpoint of step \(step) not scored: \(error.message)")

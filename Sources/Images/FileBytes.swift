@@ -123,7 +123,11 @@ package enum FileBytes {
     private static func failure(_ code: ImageError.Code, _ path: String, _ verb: String)
         -> ImageError
     {
-        ImageError(code, "\(path) cannot be \(verb): \(String(cString: strerror(errno)))")
+        let advice =
+            errno == ENOSPC || errno == EDQUOT
+            ? "; make room and start again, what is complete is kept" : ""
+        return ImageError(
+            code, "\(path) cannot be \(verb): \(String(cString: strerror(errno)))\(advice)")
     }
 }
 

@@ -27,8 +27,8 @@ public struct ImageError: LineupError {
     /// One sentence without a trailing newline.
     public let message: String
 
-    /// Every failure here is one of the operator's files or settings.
-    public var isBadInput: Bool { true }
+    /// True but for files that cannot be written: that is the disk's doing.
+    public var isBadInput: Bool { code != .unwritable }
 
     /// Makes an error from its kind and its sentence.
     public init(_ code: Code, _ message: String) {

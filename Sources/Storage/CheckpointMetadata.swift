@@ -64,7 +64,9 @@ public struct CheckpointMetadata: Equatable, Sendable {
     }
 
     /// A digest of metadata pairs and of the tensors' types, so that no bit of a header is unguarded.
-    static func digest(pairs: [String: String], tensors: [CheckpointTensor]) -> UInt64 {
+    static func digest(
+        pairs: [String: String], tensors: [(name: String, type: TensorType)]
+    ) -> UInt64 {
         var hash = XXH64()
         func add(_ text: String) {
             hash.update(UInt64(text.utf8.count))

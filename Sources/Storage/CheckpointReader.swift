@@ -4,45 +4,48 @@ import Basics
 public struct CheckpointReader: Sendable {
     /// Where the file lies.
     public let path: String
+    /// What the file's first bytes say.
+    public let header: CheckpointHeader
     /// What the checkpoint says about itself.
-    public let metadata: CheckpointMetadata
-    /// The digests that the file says its tensors have; ``verify()`` compares.
-    public let digests: StateDigests
+    public var metadata: CheckpointMetadata { header.metadata }
+    /// The digests that the file says its tensors have; ``verify(_:)`` compares.
+    public var digests: StateDigests { header.digests }
     /// Bytes of the whole file.
     public let byteCount: Int
     /// The tensors in file order; their bytes live as long as any of them is held.
     public let tensors: [CheckpointTensor]
     private let indices: [String: Int]
 
+    /// How much of a file is read and compared with its digests when it is opened.
+    public enum Verification: Sendable {
+        /// Every byte.
+        case state
+        /// The network's tensors alone: nothing else of the file needs to be there.
+        case weights
+        /// Layout and metadata alone.
+        case header
+    }
+
     /// Opens a checkpoint.
     ///
-    /// - Parameters:
-    ///   - verifying: whether every byte is read and digested; without it only the layout and the
-    ///     metadata are checked.
     /// - Throws: ``StorageError`` with code `notFound`, `io`, `corrupt` or `newerVersion`.
     public init(
-        path: String, verifying: Bool = true, files: any FileLayer = SystemFiles()
+        path: String, verifying: Verification = .state, files: any FileLayer = SystemFiles()
     ) throws(StorageError) {
-        let file = try SafetensorsFile(path: path, files: files)
+        let contents = try files.contents(of: path)
+        let header = try CheckpointHeader(
+            prefix: contents.bytes, byteCount: contents.bytes.count, path: path)
         self.path = path
-        metadata = try CheckpointMetadata(pairs: file.metadata, path: path)
-        byteCount = file.byteCount
-        tensors = file.tensors
-        indices = Dictionary(
-            uniqueKeysWithValues: file.tensors.enumerated().map { ($1.name, $0) })
-        let said = file.metadata[CheckpointMetadata.Key.metadata] ?? "missing"
-        let computed = CheckpointMetadata.digest(pairs: file.metadata, tensors: file.tensors).hex
-        guard said == computed else {
-            throw Self.damaged(
-                path, "its metadata digest is \(said), its contents give \(computed)")
+        self.header = header
+        byteCount = contents.bytes.count
+        tensors = header.layout.tensors.map { tensor in
+            CheckpointTensor(
+                name: tensor.name, type: tensor.type, shape: tensor.shape,
+                bytes: UnsafeRawBufferPointer(rebasing: contents.bytes[tensor.range]),
+                owner: contents)
         }
-        guard
-            let weights = file.metadata[CheckpointMetadata.Key.weights]
-                .flatMap({ UInt64(hex: $0) }),
-            let state = file.metadata[CheckpointMetadata.Key.state].flatMap({ UInt64(hex: $0) })
-        else { throw Self.damaged(path, "it holds no digests of its tensors") }
-        digests = StateDigests(weights: weights, state: state)
-        if verifying { try verify() }
+        indices = Dictionary(uniqueKeysWithValues: tensors.enumerated().map { ($1.name, $0) })
+        try verify(verifying)
     }
 
     /// The tensor of a name; nil when there is none.
@@ -50,20 +53,15 @@ public struct CheckpointReader: Sendable {
         indices[name].map { tensors[$0] }
     }
 
-    /// Reads every byte and compares the digests.
+    /// Reads bytes and compares them with their digests.
     ///
     /// - Throws: ``StorageError`` with code `corrupt`.
-    public func verify() throws(StorageError) {
-        let computed = StateDigests(of: tensors, step: metadata.step)
-        guard computed.state == digests.state else {
-            throw Self.damaged(
-                path,
-                "its tensors digest to \(computed.state.hex), it says \(digests.state.hex)")
-        }
-        guard computed.weights == digests.weights else {
-            throw Self.damaged(
-                path,
-                "its weights digest to \(computed.weights.hex), it says \(digests.weights.hex)")
+    public func verify(_ what: Verification = .state) throws(StorageError) {
+        switch what {
+        case .state:
+            try header.check(StateDigests(of: tensors, step: metadata.step), path: path)
+        case .weights: try header.check(weights: StateDigests.weights(of: tensors), path: path)
+        case .header: break
         }
     }
 
@@ -86,10 +84,5 @@ public struct CheckpointReader: Sendable {
             return StateDigests(of: file.tensors, step: 0).weights
         }
         return try CheckpointReader(path: path, files: files).digests.weights
-    }
-
-    private static func damaged(_ path: String, _ what: String) -> StorageError {
-        StorageError(
-            .corrupt, "checkpoint \(path) is damaged: \(what); use another copy or an earlier one")
     }
 }

@@ -14,26 +14,23 @@ public final class CheckpointReceiver {
     public private(set) var received = 0
 
     private let store: CheckpointStore
-    private let digest: UInt64?
     private let temporary: String
     private var file: (any OutputFile)?
-    private var hash = XXH64()
-    private var buffer: [UInt8] = []
-    private static let bufferBytes = 1 << 20
+    private var stream: CheckpointStream
 
     /// Starts receiving into a store.
     ///
     /// - Parameters:
     ///   - byteCount: of the whole file.
-    ///   - digest: of the whole file, if known; the digests inside the file are checked in any case.
     /// - Throws: ``StorageError`` with code `io` or `diskFull`.
     public init(
-        store: CheckpointStore, step: Int, byteCount: Int, digest: UInt64?
+        store: CheckpointStore, step: Int, byteCount: Int
     ) throws(StorageError) {
         self.store = store
         self.step = step
         self.byteCount = byteCount
-        self.digest = digest
+        stream = CheckpointStream(
+            byteCount: byteCount, path: "the checkpoint of step \(step) that arrives")
         let unique = UInt64.random(in: .min ... .max).hex
         temporary = store.join(
             "\(CheckpointStore.temporaryPrefix)\(unique)-\(CheckpointStore.fileName(step: step))")
@@ -51,8 +48,9 @@ public final class CheckpointReceiver {
     ///   - offset: of the chunk's first byte in the file.
     ///   - digest: of the chunk's bytes.
     /// - Throws: ``StorageError`` with code `invalidValue` when the chunk leaves a gap, reaches
-    ///   beyond the end or differs from its digest: ask for ``received`` again; with code `io` or
-    ///   `diskFull` when it cannot be written: nothing is left behind.
+    ///   beyond the end or differs from its digest: ask for ``received`` again; with code `corrupt`
+    ///   when the bytes so far are no checkpoint's, `io` or `diskFull` when they cannot be written:
+    ///   nothing is left behind.
     public func append(
         _ bytes: UnsafeRawBufferPointer, at offset: Int, digest: UInt64
     ) throws(StorageError) {
@@ -71,6 +69,7 @@ public final class CheckpointReceiver {
             throw refusal("the chunk at byte \(offset) came when byte \(received) was expected")
         }
         do throws(StorageError) {
+            try stream.update(bytes)
             try append(bytes)
         } catch {
             abandon()
@@ -91,28 +90,26 @@ public final class CheckpointReceiver {
                     "checkpoint of step \(step): \(received) of \(byteCount) bytes arrived; "
                         + "ask for it again")
             }
-            let computed = hash.finish()
-            if let digest, computed != digest {
+            let header = try stream.finish()
+            guard header.metadata.step == step else {
                 throw StorageError(
                     .corrupt,
-                    "checkpoint of step \(step): the bytes that arrived digest to "
-                        + "\(computed.hex), its sender says \(digest.hex); ask for it again")
-            }
-            try flush()
-            let reader = try CheckpointReader(path: temporary, files: store.files)
-            guard reader.metadata.step == step else {
-                throw StorageError(
-                    .corrupt,
-                    "checkpoint of step \(step): what arrived is step \(reader.metadata.step); "
+                    "checkpoint of step \(step): what arrived is step \(header.metadata.step); "
                         + "ask for it again")
             }
-            if let stored = try store.identical(
-                step: step, digests: reader.digests, tensors: reader.tensors)
-            {
-                abandon()
-                return stored
+            if store.files.exists(store.path(step: step)) {
+                // The same step was stored before: compared, not written.
+                try write { file throws(StorageError) in try file.synchronise() }
+                let reader = try CheckpointReader(
+                    path: temporary, verifying: .header, files: store.files)
+                if let stored = try store.identical(
+                    step: step, digests: reader.digests, tensors: reader.tensors)
+                {
+                    abandon()
+                    return stored
+                }
             }
-            return try publish(digests: reader.digests)
+            return try publish(history: header.metadata.history, digests: header.digests)
         } catch {
             abandon()
             throw error
@@ -134,21 +131,16 @@ public final class CheckpointReceiver {
             throw StorageError(
                 .io, "checkpoint of step \(step): an earlier write failed; start it again")
         }
-        if digest != nil { hash.update(bytes) }
         received += bytes.count
-        if buffer.count + bytes.count > Self.bufferBytes { try flush() }
-        if bytes.count > Self.bufferBytes {
-            try write(bytes)
-        } else {
-            buffer.append(contentsOf: bytes)
-        }
+        try write { file throws(StorageError) in try file.write(bytes) }
     }
 
     /// Makes the file durable under its name; the checks are done.
-    func publish(digests: StateDigests) throws(StorageError) -> StoredCheckpoint {
+    func publish(
+        history: UInt64, digests: StateDigests
+    ) throws(StorageError) -> StoredCheckpoint {
         let outcome: StoredCheckpoint.Outcome
         do throws(StorageError) {
-            try flush()
             try file?.synchronise()
             try file?.close()
             outcome = try store.publish(temporary, step: step)
@@ -159,21 +151,15 @@ public final class CheckpointReceiver {
         file = nil
         return StoredCheckpoint(
             step: step, file: CheckpointStore.fileName(step: step), byteCount: byteCount,
-            digests: digests, outcome: outcome)
+            history: history, digests: digests, outcome: outcome)
     }
 
-    private func flush() throws(StorageError) {
-        guard !buffer.isEmpty else { return }
-        // The buffer is taken out while it is lent to the file.
-        let bytes = buffer
-        buffer.removeAll(keepingCapacity: true)
-        let contents = FileContents(copying: bytes)
-        try write(contents.bytes)
-    }
-
-    private func write(_ bytes: UnsafeRawBufferPointer) throws(StorageError) {
+    private func write(
+        _ body: (any OutputFile) throws(StorageError) -> Void
+    ) throws(StorageError) {
+        guard let file else { return }
         do throws(StorageError) {
-            try file?.write(bytes)
+            try body(file)
         } catch {
             throw explained(error)
         }

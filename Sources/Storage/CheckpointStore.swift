@@ -58,7 +58,9 @@ public struct CheckpointStore: Sendable {
     /// Opens the checkpoint of a step.
     ///
     /// - Throws: ``StorageError``; with code `corrupt` also when the file holds another step.
-    public func open(step: Int, verifying: Bool = true) throws(StorageError) -> CheckpointReader {
+    public func open(
+        step: Int, verifying: CheckpointReader.Verification = .state
+    ) throws(StorageError) -> CheckpointReader {
         let reader = try CheckpointReader(
             path: path(step: step), verifying: verifying, files: files)
         guard reader.metadata.step == step else {
@@ -105,7 +107,7 @@ public struct CheckpointStore: Sendable {
             return stored
         }
         let receiver = try CheckpointReceiver(
-            store: self, step: step, byteCount: checkpoint.byteCount, digest: nil)
+            store: self, step: step, byteCount: checkpoint.byteCount)
         do throws(StorageError) {
             try checkpoint.forEachPiece { (piece) throws(StorageError) in
                 try receiver.append(piece)
@@ -114,7 +116,8 @@ public struct CheckpointStore: Sendable {
             receiver.abandon()
             throw error
         }
-        return try receiver.publish(digests: checkpoint.digests)
+        return try receiver.publish(
+            history: checkpoint.metadata.history, digests: checkpoint.digests)
     }
 
     /// Removes the checkpoint of a step; a missing one is no error.
@@ -152,7 +155,7 @@ public struct CheckpointStore: Sendable {
         try files.synchroniseDirectory(directory)
         return StoredCheckpoint(
             step: step, file: Self.fileName(step: step), byteCount: existing.byteCount,
-            digests: digests, outcome: .identical)
+            history: existing.metadata.history, digests: digests, outcome: .identical)
     }
 
     /// Gives a durable temporary file its name, and makes the name durable.
@@ -200,6 +203,8 @@ public struct StoredCheckpoint: Equatable, Sendable {
     public let file: String
     /// Bytes of the file.
     public let byteCount: Int
+    /// The history digest after the step.
+    public let history: UInt64
     /// The digests of its tensors.
     public let digests: StateDigests
     /// What storing it did.

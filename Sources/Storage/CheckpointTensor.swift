@@ -110,16 +110,16 @@ public struct StateDigests: Equatable, Sendable {
 
     /// Digests tensors in the order given.
     public init(of tensors: [CheckpointTensor], step: Int) {
-        var weights = XXH64()
-        var state = XXH64()
-        for tensor in tensors {
-            let digest = tensor.digest()
-            state.update(digest)
-            if tensor.name.hasPrefix(Self.networkPrefix) { weights.update(digest) }
-        }
-        state.update(UInt64(step))
-        self.weights = weights.finish()
-        self.state = state.finish()
+        var stream = StateDigestStream()
+        for tensor in tensors { stream.add(tensor.name, digest: tensor.digest()) }
+        self = stream.finish(step: step)
+    }
+
+    /// Digests the weights alone.
+    static func weights(of tensors: [CheckpointTensor]) -> UInt64 {
+        StateDigests(
+            of: tensors.filter { $0.name.hasPrefix(networkPrefix) }, step: 0
+        ).weights
     }
 
     init(weights: UInt64, state: UInt64) {
@@ -128,14 +128,37 @@ public struct StateDigests: Equatable, Sendable {
     }
 }
 
+/// Makes ``StateDigests`` of tensors that come one after another.
+struct StateDigestStream {
+    private var weights = XXH64()
+    private var state = XXH64()
+
+    mutating func add(_ name: String, digest: UInt64) {
+        state.update(digest)
+        if name.hasPrefix(StateDigests.networkPrefix) { weights.update(digest) }
+    }
+
+    func finish(step: Int) -> StateDigests {
+        var state = state
+        state.update(UInt64(step))
+        return StateDigests(weights: weights.finish(), state: state.finish())
+    }
+}
+
 extension CheckpointTensor {
     /// The digest of name, shape and bytes; see ``StateDigests``.
     public func digest() -> UInt64 {
+        var hash = Self.digest(name: name, shape: shape)
+        hash.update(bytes)
+        return hash.finish()
+    }
+
+    /// The digest of a tensor whose bytes are still to be added.
+    static func digest(name: String, shape: [Int]) -> XXH64 {
         var hash = XXH64()
         hash.update(name)
         hash.update(UInt64(shape.count))
         for size in shape { hash.update(UInt64(size)) }
-        hash.update(bytes)
-        return hash.finish()
+        return hash
     }
 }

@@ -36,7 +36,7 @@ public protocol OutputFile: AnyObject {
     /// Returns once everything written so far survives a loss of power.
     func synchronise() throws(StorageError)
 
-    /// Ends writing; a second call does nothing.
+    /// Ends writing; what was written since ``synchronise()`` may be lost. A second call does nothing.
     func close() throws(StorageError)
 }
 

@@ -66,13 +66,6 @@ public struct SerialisedCheckpoint: Sendable {
         byteCount = header.count + tensors.reduce(0) { $0 + $1.bytes.count }
     }
 
-    /// The digest of the file's bytes, for whoever receives them as a stream.
-    public func streamDigest() -> UInt64 {
-        var hash = XXH64()
-        forEachPiece { hash.update($0) }
-        return hash.finish()
-    }
-
     /// Hands out the file's bytes from start to end, without copying.
     public func forEachPiece<Failure: Error>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
@@ -114,7 +107,9 @@ public struct SerialisedCheckpoint: Sendable {
     ) -> [UInt8] {
         var pairs = metadata.pairs(digests)
         pairs[CheckpointMetadata.Key.metadata] =
-            CheckpointMetadata.digest(pairs: pairs, tensors: tensors).hex
+            CheckpointMetadata.digest(
+                pairs: pairs, tensors: tensors.map { ($0.name, $0.type) }
+            ).hex
         let fields = pairs.keys.sorted().map {
             HeaderJSON.quoted($0) + ":" + HeaderJSON.quoted(pairs[$0] ?? "")
         }

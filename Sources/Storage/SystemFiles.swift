@@ -18,6 +18,13 @@ public struct SystemFiles: FileLayer {
 
     private let access: Access
 
+    /// O_DIRECT, which the C library shows only with its extensions.
+    #if arch(x86_64) || arch(i386)
+        fileprivate static let pastPageCache: Int32 = 0o40000
+    #else
+        fileprivate static let pastPageCache: Int32 = 0o200000
+    #endif
+
     /// Makes an access to the files of this machine.
     public init(access: Access = .automatic) {
         self.access = access
@@ -38,10 +45,17 @@ public struct SystemFiles: FileLayer {
     }
 
     /// Creates a file for writing; an existing one is an error.
+    ///
+    /// What is written goes past the page cache where the file system can do that.
     public func create(_ path: String) throws(StorageError) -> any OutputFile {
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+        let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
+        let direct = open(path, flags | Self.pastPageCache, 0o644)
+        if direct >= 0 { return SystemOutputFile(descriptor: direct, path: path, isDirect: true) }
+        // Some file systems create the file before they refuse the flag.
+        if errno == EINVAL { unlink(path) }
+        let descriptor = open(path, flags, 0o644)
         guard descriptor >= 0 else { throw systemError("cannot create", path) }
-        return SystemOutputFile(descriptor: descriptor, path: path)
+        return SystemOutputFile(descriptor: descriptor, path: path, isDirect: false)
     }
 
     /// Gives a file another name in the same folder, replacing what is there.
@@ -144,28 +158,74 @@ public struct SystemFiles: FileLayer {
 }
 
 /// A file descriptor that is being written.
+///
+/// A checkpoint is written once and read rarely, so its pages would only push others out of the
+/// page cache, at the price of a copy: whole pieces are written from one aligned buffer instead.
 private final class SystemOutputFile: OutputFile {
     private var descriptor: Int32
     private let path: String
+    private var isDirect: Bool
+    private let piece: UnsafeMutableRawBufferPointer
+    private var filled = 0
+    private static let pieceBytes = 1 << 20
+    /// No disk has larger blocks.
+    private static let alignment = 4096
 
-    init(descriptor: Int32, path: String) {
+    init(descriptor: Int32, path: String, isDirect: Bool) {
         self.descriptor = descriptor
         self.path = path
+        self.isDirect = isDirect
+        piece = .allocate(byteCount: Self.pieceBytes, alignment: Self.alignment)
     }
 
-    deinit { if descriptor >= 0 { _ = Glibc.close(descriptor) } }
+    deinit {
+        if descriptor >= 0 { _ = Glibc.close(descriptor) }
+        piece.deallocate()
+    }
 
     func write(_ bytes: UnsafeRawBufferPointer) throws(StorageError) {
+        var rest = bytes
+        while !rest.isEmpty {
+            let take = min(rest.count, piece.count - filled)
+            UnsafeMutableRawBufferPointer(rebasing: piece[filled..<filled + take]).copyMemory(
+                from: UnsafeRawBufferPointer(rebasing: rest[..<take]))
+            filled += take
+            rest = UnsafeRawBufferPointer(rebasing: rest[take...])
+            if filled == piece.count { try flush() }
+        }
+    }
+
+    private func flush() throws(StorageError) {
+        guard filled > 0 else { return }
+        if filled < piece.count { try leaveDirect() }
         var done = 0
-        while done < bytes.count {
-            let put = Glibc.write(descriptor, bytes.baseAddress! + done, bytes.count - done)
+        while done < filled {
+            let put = Glibc.write(descriptor, piece.baseAddress! + done, filled - done)
             if put < 0 && errno == EINTR { continue }
+            if put < 0 && errno == EINVAL && isDirect {
+                try leaveDirect()
+                continue
+            }
             guard put > 0 else { throw systemError("cannot write", path) }
             done += put
+            // The rest of a short write is not aligned any more.
+            if done < filled { try leaveDirect() }
+        }
+        filled = 0
+    }
+
+    /// Only whole blocks can be written past the page cache.
+    private func leaveDirect() throws(StorageError) {
+        guard isDirect else { return }
+        isDirect = false
+        let flags = fcntl(descriptor, F_GETFL)
+        guard flags >= 0, fcntl(descriptor, F_SETFL, flags & ~SystemFiles.pastPageCache) == 0 else {
+            throw systemError("cannot write", path)
         }
     }
 
     func synchronise() throws(StorageError) {
+        try flush()
         // A failed fsync may have dropped the pages: it is never tried again, the file is given up.
         guard fsync(descriptor) == 0 else { throw systemError("cannot make durable", path) }
     }

@@ -1,5 +1,6 @@
 internal import Basics
 internal import Foundation
+internal import Synchronization
 internal import Training
 internal import Transport
 
@@ -42,6 +43,27 @@ struct EffectLayout: Sendable {
     }
 }
 
+/// A partial sum that arrived, where ZeroMQ has put it if that address suits.
+private struct ReceivedPart {
+    let base: UnsafePointer<Float>
+    private let owner: AnyObject
+
+    init(_ frame: Frame) {
+        let bytes = frame.bytes
+        if let start = bytes.baseAddress,
+            Int(bitPattern: start).isMultiple(of: MemoryLayout<Float>.alignment)
+        {
+            base = start.bindMemory(to: Float.self, capacity: bytes.count / 4)
+            owner = frame
+        } else {
+            let copy = FloatBuffer(count: bytes.count / 4)
+            UnsafeMutableRawBufferPointer(copy.floats).copyMemory(from: bytes)
+            base = UnsafePointer(copy.base)
+            owner = copy
+        }
+    }
+}
+
 /// The numbers of one step's exchange: what this trainer computed, received and finished.
 final class StepBuffers {
     let step: Int
@@ -50,7 +72,9 @@ final class StepBuffers {
     let slotCount: Int
     let effect: SlotContribution
     private(set) var slots: [Int: SlotContribution] = [:]
-    private var received: [Int: [SlotRun: FloatBuffer]] = [:]
+    private var received: [Int: [SlotRun: ReceivedPart]] = [:]
+    /// XXH64 of each finished block, taken while it is in the cache.
+    private(set) var digests: [UInt64]
 
     init(
         step: Int, history: UInt64, layout: EffectLayout, slotCount: Int, effect: SlotContribution
@@ -60,22 +84,27 @@ final class StepBuffers {
         self.layout = layout
         self.slotCount = slotCount
         self.effect = effect
+        digests = [UInt64](repeating: 0, count: layout.blockCount)
     }
 
     func keep(slot: Int, _ contribution: SlotContribution) { slots[slot] = contribution }
 
-    /// Copies a partial that arrived; ZeroMQ's buffer may lie at any address.
-    func keepPartial(_ block: Int, run: SlotRun, _ bytes: UnsafeRawBufferPointer) {
-        let buffer = FloatBuffer(count: layout.range(block).count)
-        UnsafeMutableRawPointer(buffer.base).copyMemory(
-            from: bytes.baseAddress!, byteCount: bytes.count)
-        received[block, default: [:]][run] = buffer
+    func keepPartial(_ block: Int, run: SlotRun, _ frame: Frame) {
+        received[block, default: [:]][run] = ReceivedPart(frame)
     }
 
-    func keepResult(_ block: Int, _ bytes: UnsafeRawBufferPointer) {
+    /// Copies a finished block whose digest has been checked.
+    func keepResult(_ block: Int, _ bytes: UnsafeRawBufferPointer, digest: UInt64) {
         UnsafeMutableRawPointer(layout.pointer(block, in: effect)).copyMemory(
             from: bytes.baseAddress!, byteCount: bytes.count)
+        digests[block] = digest
         received[block] = nil
+    }
+
+    /// A block of the effect.
+    func bytes(ofBlock block: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(
+            start: layout.pointer(block, in: effect), count: layout.range(block).count * 4)
     }
 
     /// Sums a run of a block in tree order from what is held here.
@@ -87,28 +116,36 @@ final class StepBuffers {
             parts[SlotRun(slot, slot + 1)] = UnsafePointer(
                 layout.pointer(block, in: contribution))
         }
-        for (other, buffer) in received[block] ?? [:]
+        for (other, part) in received[block] ?? [:]
         where run.low <= other.low && other.high <= run.high {
-            parts[other] = UnsafePointer(buffer.base)
+            parts[other] = part.base
         }
         try Fold.sum(
             run, parts: parts, into: output, count: layout.range(block).count, scale: scale)
     }
 
-    /// Puts finished blocks into the effect: the root's sum times 1/G.
+    /// Puts finished blocks into the effect, the root's sum times 1/G, and digests them.
     func finish(_ blocks: [Int], threads: Int) throws {
         let root = SlotRun(0, slotCount)
         let scale = Float(1) / Float(slotCount)
         let shared = Unguarded(self)
+        let found = Mutex<[(block: Int, digest: UInt64)]>([])
         try Parallel.tryRun(parts: max(1, min(threads, blocks.count))) { part, parts in
-            for place in stride(from: part, to: blocks.count, by: parts) {
-                let buffers = shared.value
+            let buffers = shared.value
+            var own: [(block: Int, digest: UInt64)] = []
+            for place in blocks.count * part / parts..<blocks.count * (part + 1) / parts {
+                let block = blocks[place]
                 try buffers.sum(
-                    root, block: blocks[place],
-                    into: buffers.layout.pointer(blocks[place], in: buffers.effect), scale: scale)
+                    root, block: block, into: buffers.layout.pointer(block, in: buffers.effect),
+                    scale: scale)
+                own.append((block, XXH64.digest(buffers.bytes(ofBlock: block))))
             }
+            found.withLock { $0 += own }
         }
-        for block in blocks { received[block] = nil }
+        for (block, digest) in found.withLock({ $0 }) {
+            digests[block] = digest
+            received[block] = nil
+        }
     }
 }
 

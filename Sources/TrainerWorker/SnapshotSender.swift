@@ -10,9 +10,14 @@ internal import Transport
 ///
 /// - Note: @unchecked: everything that changes is touched only under `condition`.
 final class SnapshotSender: @unchecked Sendable {
-    private struct Copy {
+    private final class Copy: Sendable {
         let snapshot: StateSnapshot
         let history: UInt64
+
+        init(_ snapshot: StateSnapshot, history: UInt64) {
+            self.snapshot = snapshot
+            self.history = history
+        }
     }
 
     private let context: Context
@@ -25,6 +30,8 @@ final class SnapshotSender: @unchecked Sendable {
     private var copies: [Int: Copy] = [:]
     /// Steps whose copy is for a checkpoint, until it is released.
     private var kept: Set<Int> = []
+    /// Memory of a copy that nobody reads any more: fresh memory costs more than the copying.
+    private var spare: StateSnapshot?
     private var copying = 0
     private var sends = 0
     private var isStopping = false
@@ -63,7 +70,7 @@ final class SnapshotSender: @unchecked Sendable {
                     mailbox.post(.note("state of step \(step) did not reach \(joiner): \(why)"))
                 },
                 done: { [self] in
-                    condition.withLock { if !kept.contains(step) { copies[step] = nil } }
+                    condition.withLock { if !kept.contains(step) { forget(step) } }
                 })
         }
     }
@@ -78,9 +85,16 @@ final class SnapshotSender: @unchecked Sendable {
     /// Forgets the copy of a step, and older ones.
     func release(step: Int) {
         condition.withLock {
-            copies = copies.filter { $0.key > step }
+            for old in copies.keys where old <= step { forget(old) }
             kept = kept.filter { $0 > step }
         }
+    }
+
+    /// Lets go of a copy, and keeps its memory where no sender holds it; called under the lock.
+    private func forget(_ step: Int) {
+        guard var copy = copies.removeValue(forKey: step), isKnownUniquelyReferenced(&copy)
+        else { return }
+        spare = copy.snapshot
     }
 
     /// Returns when no copy is being made.
@@ -105,9 +119,13 @@ final class SnapshotSender: @unchecked Sendable {
         guard !isCopied else { return then() }
         Thread.detachNewThread { [self] in
             do {
-                let snapshot = try state.copyAside()
+                let old = condition.withLock { () -> StateSnapshot? in
+                    defer { spare = nil }
+                    return spare
+                }
+                let snapshot = try state.copyAside(reusing: old)
                 condition.withLock {
-                    copies[step] = Copy(snapshot: snapshot, history: history)
+                    copies[step] = Copy(snapshot, history: history)
                     copying -= 1
                     condition.broadcast()
                 }

@@ -66,25 +66,28 @@ extension TrainerShell {
 
     private func sendPartial(_ run: SlotRun, block: Int, to peer: String) throws {
         guard let (_, socket) = peers[peer] else { return }
-        let sum = FloatBuffer(count: layout!.range(block).count)
-        try buffers!.sum(run, block: block, into: sum.base)
-        var header = header(.partial, block: block, digest: sum.digest(0..<sum.count))
-        header.low = UInt32(run.low)
-        header.high = UInt32(run.high)
-        socket.send(header: WireCodec.encode(header), payloadBytes: sum.count * 4) {
-            $0.copyMemory(from: sum.bytes(0..<sum.count))
+        let count = layout!.range(block).count
+        try socket.send(payloadBytes: count * 4) { bytes in
+            let sum = bytes.bindMemory(to: Float.self)
+            try buffers!.sum(run, block: block, into: sum.baseAddress!)
+            var header = header(
+                .partial, block: block, digest: XXH64.digest(UnsafeRawBufferPointer(bytes)))
+            header.low = UInt32(run.low)
+            header.high = UInt32(run.high)
+            return WireCodec.encode(header)
         }
     }
 
     private func sendResult(_ block: Int, to names: [String]) {
-        let range = layout!.range(block)
-        let bytes = UnsafeRawBufferPointer(
-            start: layout!.pointer(block, in: buffers!.effect), count: range.count * 4)
+        let bytes = buffers!.bytes(ofBlock: block)
         let header = WireCodec.encode(
-            header(.result, block: block, digest: XXH64.digest(bytes)))
+            header(.result, block: block, digest: buffers!.digests[block]))
         for name in names {
             guard let (_, socket) = peers[name] else { continue }
-            socket.send(header: header, payloadBytes: bytes.count) { $0.copyMemory(from: bytes) }
+            socket.send(payloadBytes: bytes.count) {
+                $0.copyMemory(from: bytes)
+                return header
+            }
         }
     }
 
@@ -145,10 +148,10 @@ extension TrainerShell {
             return
         }
         if header.kind == .partial {
-            payload.withUnsafeBytes { buffers.keepPartial(block, run: run, $0) }
+            buffers.keepPartial(block, run: run, payload)
             perform(self.machine!.partialReceived(block, run: run))
         } else {
-            payload.withUnsafeBytes { buffers.keepResult(block, $0) }
+            payload.withUnsafeBytes { buffers.keepResult(block, $0, digest: header.digest) }
             perform(self.machine!.resultReceived(block))
         }
     }

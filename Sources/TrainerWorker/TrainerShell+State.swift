@@ -120,10 +120,10 @@ extension TrainerShell {
                 mailbox.post(
                     .loaded(
                         Result {
-                            let bytes = try Self.checkpointBytes(
+                            let reader = try Self.checkpoint(
                                 load, welcome, context, identity: identity, run: run)
                             return try Self.state(
-                                of: bytes, step: step, configuration: configuration)
+                                of: reader, step: step, configuration: configuration)
                         }, epoch: epoch))
             }
         default: leave(failing: TrainerError(.failed, "told to load a state from nowhere"))
@@ -131,27 +131,30 @@ extension TrainerShell {
     }
 
     /// From the run's folder where this machine sees it, else over the data channel.
-    private static func checkpointBytes(
+    private static func checkpoint(
         _ load: WireLoadState, _ welcome: WireWelcome, _ context: Context, identity: String,
         run: UInt64
-    ) throws -> Data {
+    ) throws -> CheckpointReader {
         let path = welcome.runDirectory + "/" + load.file
-        if let bytes = try? Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe),
-            bytes.count == Int(clamping: load.byteCount),
-            bytes.withUnsafeBytes({ XXH64.digest($0) }) == load.digest
-        {
-            return bytes
+        if let reader = try? CheckpointReader(path: path), reader.digests.state == load.digest {
+            return reader
         }
-        return try FileFetcher.fetch(
+        let bytes = try FileFetcher.fetch(
             context, from: welcome.dataAddress, identity: identity, run: run, file: load.file,
-            byteCount: Int(clamping: load.byteCount), digest: load.digest)
+            byteCount: Int(clamping: load.byteCount))
+        let reader = try CheckpointReader(path: load.file, files: MemoryFile(bytes))
+        guard reader.digests.state == load.digest else {
+            throw TrainerError(
+                .failed,
+                "\(load.file) holds state \(reader.digests.state.hex), the coordinator named "
+                    + "\(load.digest.hex); start again")
+        }
+        return reader
     }
 
     static func state(
-        of bytes: Data, step: Int, configuration: TrainingConfiguration
+        of reader: CheckpointReader, step: Int, configuration: TrainingConfiguration
     ) throws -> Loaded {
-        let reader = try CheckpointReader(
-            path: "state of step \(step)", verifying: true, files: MemoryFile(bytes))
         guard reader.metadata.step == step else {
             throw TrainerError(
                 .failed, "asked for the state of step \(step), got step \(reader.metadata.step)")
@@ -222,7 +225,10 @@ extension TrainerShell {
             mailbox.post(
                 .loaded(
                     Result {
-                        try Self.state(of: bytes, step: step, configuration: configuration)
+                        let reader = try CheckpointReader(
+                            path: "state of step \(step)", files: MemoryFile(bytes))
+                        return try Self.state(
+                            of: reader, step: step, configuration: configuration)
                     }, epoch: epoch))
         }
     }

@@ -455,19 +455,19 @@ public final class TrainerShell {
     private func digestEffect(step: Int, _ scalars: WireStepScalars) throws {
         exchangeSeconds = exchangeBegan.map { (clock.now - $0).seconds } ?? 0
         let effect = effect(step: step, scalars)
+        let digest = StepEffect.digest(
+            blocks: Array(buffers!.digests[..<layout!.gradientBlocks]),
+            batchStatistics: effect.batchStatistics, scalars: effect.scalars, step: step)
         perform(
             machine!.effectDigested(
-                step: step, digest: effect.digest(threads: options.slotThreads),
-                state: try partialStateDigest(step: step)))
+                step: step, digest: digest, state: try partialStateDigest(step: step)))
     }
 
     /// A rotating sixteenth of the state's tensors, so that a state that differs is found soon.
     private func partialStateDigest(step: Int) throws -> UInt64 {
         // On a GPU this would copy the whole state to the host at every step.
         guard options.device == .cpu else { return 0 }
-        let tensors = try state!.tensors()
-        let share = stride(from: step % 16, to: tensors.count, by: 16)
-        return StateDigest.combined(share.map { tensors[$0].digest })
+        return try state!.digest(ofPart: step % 16, of: 16, threads: options.slotThreads)
     }
 
     private func effect(step: Int, _ scalars: WireStepScalars) -> StepEffect {

@@ -8,7 +8,10 @@ import Tensors
 /// Adam runs on whole tensors with LibTorch's fused kernel on one intra-op thread: its bits depend
 /// on where a tensor is cut. The kernel's own bias corrections are switched off by a step number at
 /// which they are exactly 1; the corrections are in the scalars. Running averages move by
-/// `average + momentum * (batch - average)`, in that order of operations.
+/// `average + momentum * (batch - average)`, in that order of operations, once a step and with the mean
+/// of all slots' statistics; G sequential updates, as G small steps would make, move them further
+/// (their old value keeps (1 - momentum)^G instead of 1 - momentum) and weigh the last slot most. The
+/// mean of the slots' variances leaves out what the slots' means differ by.
 ///
 /// Runs on the calling OS thread and `threads - 1` others.
 ///
@@ -23,7 +26,7 @@ public func apply(_ effect: StepEffect, to state: TrainingState, threads: Int = 
     let shares = update.shares(threads)
     try Parallel.tryRun(parts: shares.count) { part, _ in try update.run(shares[part]) }
     try moveAverages(state, effect.batchStatistics)
-    state.didApply(step: effect.step)
+    try state.didApply(step: effect.step, threads: threads)
 }
 
 private func check(_ effect: StepEffect, _ state: TrainingState) throws(TrainingError) {

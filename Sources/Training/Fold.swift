@@ -19,13 +19,7 @@ public enum Fold {
         into output: UnsafeMutablePointer<Float>, count: Int, scale: Float? = nil
     ) throws(TrainingError) {
         let plan = try FoldPlan(run, available: Set(parts.keys))
-        let scratch = FloatBuffer(count: plan.depth * min(count, FlatLayout.blockElements))
-        for start in stride(from: 0, to: count, by: FlatLayout.blockElements) {
-            let length = min(FlatLayout.blockElements, count - start)
-            let sources = plan.runs.map { parts[$0]! + start }
-            plan.execute(
-                sources, into: output + start, count: length, scale: scale, scratch: scratch.base)
-        }
+        plan.execute(plan.runs.map { parts[$0]! }, into: output, count: count, scale: scale)
     }
 
     /// Sums the gradients of all slots and multiplies once by Float(1) / Float(G).
@@ -52,14 +46,11 @@ public enum Fold {
         let block = FlatLayout.blockElements
         let blocks = (count + block - 1) / block
         Parallel.run(parts: max(1, min(threads, blocks))) { part, parts in
-            let scratch = FloatBuffer(count: plan.depth * min(count, block))
-            for number in blocks * part / parts..<blocks * (part + 1) / parts {
-                let start = number * block
-                let sources = order.map { UnsafePointer(gradients[$0].base + start) }
-                plan.execute(
-                    sources, into: output.base + start, count: min(block, count - start),
-                    scale: scale, scratch: scratch.base)
-            }
+            let start = min(count, blocks * part / parts * block)
+            let end = min(count, blocks * (part + 1) / parts * block)
+            plan.execute(
+                order.map { UnsafePointer(gradients[$0].base + start) },
+                into: output.base + start, count: end - start, scale: scale)
         }
     }
 
@@ -85,7 +76,7 @@ struct FoldPlan: Sendable {
         case part(Int)
         case sum(Node, Node)
 
-        /// Scratch blocks that summing into one output needs.
+        /// Scratch tiles that summing into one output needs.
         var depth: Int {
             switch self {
             case .part: 0
@@ -98,8 +89,8 @@ struct FoldPlan: Sendable {
     private let root: Node
     /// The parts that are read, in the order in which `execute` wants them.
     let runs: [SlotRun]
-    /// Scratch blocks that `execute` needs.
-    var depth: Int { max(1, root.depth) }
+    /// Elements summed at once: so few that output and scratch stay in the nearest cache.
+    private static let tile = 2048
 
     init(_ run: SlotRun, available: Set<SlotRun>) throws(TrainingError) {
         var runs: [SlotRun] = []
@@ -122,34 +113,39 @@ struct FoldPlan: Sendable {
         return .sum(try node(left, available, &runs), try node(right, available, &runs))
     }
 
+    /// Sums `count` elements; `sources` are in the order of ``runs``.
     func execute(
         _ sources: [UnsafePointer<Float>], into output: UnsafeMutablePointer<Float>, count: Int,
-        scale: Float?, scratch: UnsafeMutablePointer<Float>
+        scale: Float?
     ) {
-        func visit(
-            _ node: Node, _ output: UnsafeMutablePointer<Float>,
-            _ scratch: UnsafeMutablePointer<Float>
-        ) {
-            switch node {
-            case .part(let place): output.update(from: sources[place], count: count)
-            case .sum(.part(let left), .part(let right)):
-                add(sources[left], sources[right], output)
-            case .sum(let left, .part(let right)):
-                visit(left, output, scratch)
-                add(UnsafePointer(output), sources[right], output)
-            case .sum(let left, let right):
-                visit(left, output, scratch)
-                visit(right, scratch, scratch + count)
-                add(UnsafePointer(output), UnsafePointer(scratch), output)
+        let (depth, tile) = (max(1, root.depth), Self.tile)
+        withUnsafeTemporaryAllocation(of: Float.self, capacity: depth * tile) { scratch in
+            for start in stride(from: 0, to: count, by: tile) {
+                let length = min(tile, count - start)
+                let target = output + start
+                sum(root, sources, start, length, target, scratch.baseAddress!)
+                if let scale { for at in 0..<length { target[at] *= scale } }
             }
         }
-        func add(
-            _ left: UnsafePointer<Float>, _ right: UnsafePointer<Float>,
-            _ output: UnsafeMutablePointer<Float>
-        ) {
+    }
+
+    private func sum(
+        _ node: Node, _ sources: [UnsafePointer<Float>], _ start: Int, _ count: Int,
+        _ output: UnsafeMutablePointer<Float>, _ scratch: UnsafeMutablePointer<Float>
+    ) {
+        switch node {
+        case .part(let place): output.update(from: sources[place] + start, count: count)
+        case .sum(.part(let left), .part(let right)):
+            let (left, right) = (sources[left] + start, sources[right] + start)
             for at in 0..<count { output[at] = left[at] + right[at] }
+        case .sum(let left, .part(let right)):
+            sum(left, sources, start, count, output, scratch)
+            let right = sources[right] + start
+            for at in 0..<count { output[at] += right[at] }
+        case .sum(let left, let right):
+            sum(left, sources, start, count, output, scratch)
+            sum(right, sources, start, count, scratch, scratch + Self.tile)
+            for at in 0..<count { output[at] += scratch[at] }
         }
-        visit(root, output, scratch)
-        if let scale { for at in 0..<count { output[at] *= scale } }
     }
 }

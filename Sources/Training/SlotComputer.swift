@@ -110,7 +110,7 @@ public final class SlotComputer: Sendable {
             let place = try Tensor(
                 viewing: buffer.base + entry.offset, shape: entry.shape, dtype: .float32,
                 keepingAlive: buffer)
-            if entry.isFrozen { try place.zero_() } else { try place.copy_(gradient) }
+            if entry.isFrozen { try place.zero_() } else { try place.relayout_(from: gradient) }
         }
     }
 

@@ -165,6 +165,13 @@ public final class TrainingState: @unchecked Sendable {
         StateSnapshot(step: step, tensors: try tensors()).digest(threads: threads)
     }
 
+    /// The digest of every `parts`-th tensor from the `part`-th on.
+    public func digest(ofPart part: Int, of parts: Int, threads: Int = 1) throws -> UInt64 {
+        let tensors = try tensors()
+        let share = stride(from: part, to: tensors.count, by: parts).map { tensors[$0] }
+        return StateDigest.combined(StateSnapshot.digests(share, threads))
+    }
+
     /// The digest of the weights and batch-norm averages alone, as checkpoints are compared by.
     public func weightsDigest(threads: Int = 1) throws -> UInt64 {
         StateSnapshot(step: step, tensors: try tensors()).weightsDigest(threads: threads)
@@ -175,28 +182,38 @@ public final class TrainingState: @unchecked Sendable {
     /// Convolution weights lie channels-last, as their inputs do, so that no slot reorders them.
     public func preparedParameters() throws -> [Tensor] {
         try prepared.withLock { prepared in
-            if prepared.isCurrent { return prepared.tensors }
-            try withoutGradient {
-                if prepared.tensors.isEmpty {
-                    prepared.tensors = try parameters.map { parameter in
-                        let plain = try parameter.detach()
-                        return parameter.rank == 4 ? try plain.contiguous(.channelsLast) : plain
-                    }
-                } else {
-                    for (copy, parameter) in zip(prepared.tensors, parameters)
-                    where copy.dataAddress != parameter.dataAddress {
-                        try copy.copy_(parameter)
-                    }
-                }
-            }
-            prepared.isCurrent = true
+            if !prepared.isCurrent { try prepare(&prepared, threads: 1) }
             return prepared.tensors
         }
     }
 
-    func didApply(step: Int) {
+    private func prepare(_ prepared: inout Prepared, threads: Int) throws {
+        try withoutGradient {
+            if prepared.tensors.isEmpty {
+                prepared.tensors = try parameters.map { parameter in
+                    let plain = try parameter.detach()
+                    return parameter.rank == 4 ? try plain.contiguous(.channelsLast) : plain
+                }
+            }
+        }
+        let copies = zip(prepared.tensors, parameters).filter { $0.dataAddress != $1.dataAddress }
+        try Parallel.tryRun(parts: max(1, min(threads, copies.count))) { part, parts in
+            try withoutGradient {
+                for index in stride(from: part, to: copies.count, by: parts) {
+                    try copies[index].0.relayout_(from: copies[index].1)
+                }
+            }
+        }
+        prepared.isCurrent = true
+    }
+
+    /// The tensors have moved on; what slots use follows at once, on as many threads.
+    func didApply(step: Int, threads: Int) throws {
         self.step = step
-        prepared.withLock { $0.isCurrent = false }
+        try prepared.withLock { prepared in
+            prepared.isCurrent = false
+            if !prepared.tensors.isEmpty { try prepare(&prepared, threads: threads) }
+        }
     }
 
     private var groups: [Tensor] { parameters + buffers + firstMoments + secondMoments }
@@ -225,17 +242,18 @@ public struct StateSnapshot: Sendable {
     /// The digest of all tensors and the step.
     public func digest(threads: Int = 1) -> UInt64 {
         var hash = XXH64()
-        for digest in digests(tensors, threads) { hash.update(digest) }
+        for digest in Self.digests(tensors, threads) { hash.update(digest) }
         hash.update(UInt64(step))
         return hash.finish()
     }
 
     /// The digest of the `network/` tensors alone.
     public func weightsDigest(threads: Int = 1) -> UInt64 {
-        StateDigest.combined(digests(tensors.filter { $0.name.hasPrefix("network/") }, threads))
+        StateDigest.combined(
+            Self.digests(tensors.filter { $0.name.hasPrefix("network/") }, threads))
     }
 
-    private func digests(_ tensors: [NamedTensor], _ threads: Int) -> [UInt64] {
+    static func digests(_ tensors: [NamedTensor], _ threads: Int) -> [UInt64] {
         let results = Mutex([UInt64](repeating: 0, count: tensors.count))
         Parallel.run(parts: threads) { part, parts in
             for index in stride(from: part, to: tensors.count, by: parts) {

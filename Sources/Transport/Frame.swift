@@ -29,6 +29,11 @@ public final class Frame: @unchecked Sendable {
         try body(UnsafeRawBufferPointer(start: zmq_msg_data(message), count: count))
     }
 
+    /// The frame's bytes, valid as long as the frame lives.
+    public var bytes: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: zmq_msg_data(message), count: count)
+    }
+
     /// The frame as text, nil when it is not UTF-8.
     public var text: String? {
         withUnsafeBytes { String(validating: $0, as: UTF8.self) }

@@ -119,11 +119,19 @@ public final class Socket {
     }
 
     /// Sends a header and a payload that `fill` writes straight into ZeroMQ's buffer.
+    ///
+    /// - Parameter fill: writes the payload and returns the header, which may hold its digest.
     @discardableResult
     public func send(
-        header: Data, payloadBytes: Int, to peer: String? = nil,
-        fill: (UnsafeMutableRawBufferPointer) -> Void
-    ) -> Bool {
+        payloadBytes: Int, to peer: String? = nil,
+        fill: (UnsafeMutableRawBufferPointer) throws -> Data
+    ) rethrows -> Bool {
+        var message = zmq_msg_t()
+        guard zmq_msg_init_size(&message, payloadBytes) == 0 else { return false }
+        var isTaken = false
+        defer { if !isTaken { zmq_msg_close(&message) } }
+        let header = try fill(
+            UnsafeMutableRawBufferPointer(start: zmq_msg_data(&message), count: payloadBytes))
         if let peer {
             let name = Data(peer.utf8)
             let sent = name.withUnsafeBytes {
@@ -135,14 +143,8 @@ public final class Socket {
             zmq_send(handle, $0.baseAddress, $0.count, ZMQ_DONTWAIT | ZMQ_SNDMORE)
         }
         guard sent >= 0 else { return false }
-        var message = zmq_msg_t()
-        guard zmq_msg_init_size(&message, payloadBytes) == 0 else { return false }
-        fill(UnsafeMutableRawBufferPointer(start: zmq_msg_data(&message), count: payloadBytes))
-        guard zmq_msg_send(&message, handle, ZMQ_DONTWAIT) >= 0 else {
-            zmq_msg_close(&message)
-            return false
-        }
-        return true
+        isTaken = zmq_msg_send(&message, handle, ZMQ_DONTWAIT) >= 0
+        return isTaken
     }
 
     /// The next message if one is there, as its frames; a ROUTER's begins with the sender's name.

@@ -118,7 +118,8 @@ struct ReportCommand: AsyncParsableCommand {
             let known = setup.sets.map(\.name).joined(separator: ", ")
             throw ValidationError("there is no set '\(set)'; the run has \(known)")
         }
-        let reader = try CheckpointReader(path: folder + "/" + checkpoint.file)
+        let reader = try CheckpointReader(
+            path: folder + "/" + checkpoint.file, verifying: .weights)
         let embedding = try CheckpointEmbedding(reader, settings: settings)
         try Engine.setIntraOpThreads(1)
         let values = try scorer.embed(with: embedding)

@@ -48,7 +48,7 @@ struct TrainerCommand: AsyncParsableCommand {
         try checkBind(bind, insecure: insecure)
         guard Address.isLocal(coordinator) || !Address.isLocal(bind) else {
             throw ValidationError(
-                "the coordinator is on another machine, and trainers there cannot reach this one "
+                "the coordinator is not on this machine's loopback, and trainers there cannot reach this one "
                     + "at \(bind); give --bind tcp://HOST:* --insecure, with this machine's address"
             )
         }

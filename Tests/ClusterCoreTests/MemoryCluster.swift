@@ -79,7 +79,8 @@ struct MemoryCluster {
     private var term: UInt64 = 1
 
     init(
-        slotCount: Int, steps: Int, checkpointEvery: Int, trainers count: Int, seed: UInt64
+        slotCount: Int, steps: Int, checkpointEvery: Int, trainers count: Int, seed: UInt64,
+        recoveryInterval: Duration? = .milliseconds(150)
     ) {
         self.slotCount = slotCount
         configuration = CoordinatorConfiguration(
@@ -87,7 +88,7 @@ struct MemoryCluster {
             checkpointEverySteps: checkpointEvery, checkpointMaxLagSteps: 2,
             evaluationSets: ["val_eval"], evaluationTimeout: .seconds(10),
             expectedTrainers: count, silenceMax: .seconds(100_000),
-            recoveryInterval: .milliseconds(150), lineupVersion: "test")
+            recoveryInterval: recoveryInterval, lineupVersion: "test")
         random = CounterRandom(seed: seed, purpose: .audit)
         coordinator = CoordinatorStateMachine(
             configuration: configuration, source: Plan(slotCount: slotCount),

@@ -58,6 +58,22 @@ import Testing
         check(cluster, steps: 14, seed)
     }
 
+    @Test(arguments: [nil, Duration.zero, .milliseconds(150)])
+    func recoverySnapshotsAreTakenAtTheirIntervalOrNever(interval: Duration?) {
+        var cluster = MemoryCluster(
+            slotCount: 4, steps: 20, checkpointEvery: 50, trainers: 2, seed: 5,
+            recoveryInterval: interval)
+        var snapshots: Set<Int> = []
+        var events = 0
+        while cluster.outcome == nil && events < 100_000 {
+            events += 1
+            _ = cluster.step()
+            snapshots.formUnion(cluster.durable.filter(\.isRecovery).map(\.step))
+        }
+        #expect(cluster.outcome == .finished)
+        #expect(snapshots.isEmpty == (interval == nil))
+    }
+
     @Test func aDrainedRunGoesOnWhereItWas() {
         var cluster = MemoryCluster(
             slotCount: 4, steps: 20, checkpointEvery: 10, trainers: 2, seed: 3)

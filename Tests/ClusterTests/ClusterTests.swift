@@ -116,14 +116,7 @@ import Testing
         let coordinator = try LineupProcess(
             ["coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers", "2"]
                 + LocalRun.settings(steps: 24))
-        var address = ""
-        let deadline = Date().addingTimeInterval(60)
-        while address.isEmpty && Date() < deadline {
-            let line = coordinator.errors.split(separator: "\n").first { $0.contains("listening") }
-            address = line?.split(separator: " ").last.map(String.init) ?? ""
-            usleep(20_000)
-        }
-        try #require(!address.isEmpty, "\(coordinator.errors)")
+        let address = try LocalRun.address(of: coordinator)
         let workers = try (0..<2).map { _ in
             try LineupProcess(["trainer", "--coordinator", address, "--slots-at-once", "1"])
         }

@@ -11,11 +11,11 @@ final class LineupProcess {
     /// Whole process groups end with this object, whatever a test did.
     deinit { killTree() }
 
-    init(_ arguments: [String]) throws {
+    init(_ arguments: [String], executable: URL? = nil) throws {
         errorFile = FileManager.default.temporaryDirectory.appendingPathComponent(
             "lineup-test-\(UInt64.random(in: .min ... .max).hex).log")
         _ = FileManager.default.createFile(atPath: errorFile.path, contents: nil)
-        process.executableURL = try Self.executable()
+        process.executableURL = try executable ?? Self.executable()
         process.arguments = arguments
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
@@ -147,6 +147,19 @@ enum LocalRun {
         try #require(code == 0, "\(process.errors)")
         return text
     }
+
+    /// The address that a coordinator says it listens at.
+    static func address(of coordinator: LineupProcess) throws -> String {
+        let deadline = Date().addingTimeInterval(60)
+        while Date() < deadline && coordinator.isRunning {
+            let line = coordinator.errors.split(separator: "\n").first { $0.contains("listening") }
+            if let address = line?.split(separator: " ").last { return String(address) }
+            usleep(20_000)
+        }
+        throw BadCoordinator(log: coordinator.errors)
+    }
+
+    struct BadCoordinator: Error { let log: String }
 
     /// Waits until the ledger has a step.
     static func wait(for step: Int, in run: String, of process: LineupProcess) throws {

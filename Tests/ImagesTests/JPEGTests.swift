@@ -31,6 +31,7 @@ import Testing
         let error = #expect(throws: ImageError.self) { try JPEG.read("/nowhere/a.jpg") }
         #expect(error?.code == .missing)
         #expect(error?.message == "/nowhere/a.jpg is missing")
+        #expect(error?.isBadInput == true)
     }
 
     @Test func folderIsNoImage() {

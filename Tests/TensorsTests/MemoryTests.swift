@@ -29,6 +29,23 @@ import Testing
         var value: Int { count.withLock { $0 } }
     }
 
+    @Test(arguments: [[4, 3, 7, 7], [3, 130, 3, 3], [5, 2, 3, 3], [6, 8, 1, 1], [2, 1, 3, 3]])
+    func relayoutCopiesWhatCopyCopies(shape: [Int]) throws {
+        let count = shape.reduce(1, *)
+        let values = (0..<count).map { Float($0) * 0.5 }
+        let plain = try values.withUnsafeBytes { bytes in
+            try Tensor(copying: bytes, shape: shape, dtype: .float32)
+        }
+        let last = try plain.contiguous(.channelsLast)
+        let rowMajor = try Tensor.zeros(shape)
+        try rowMajor.relayout_(from: last)
+        #expect(try rowMajor.floats() == values)
+        let back = try Tensor.zeros(shape).contiguous(.channelsLast)
+        try back.relayout_(from: plain)
+        #expect(back.isChannelsLast)
+        #expect(try back.floats() == values)
+    }
+
     @Test func viewSharesMemoryBothWays() throws {
         let buffer = Buffer(Counter())
         let view = try Tensor(

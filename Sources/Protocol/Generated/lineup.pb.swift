@@ -527,7 +527,7 @@ public nonisolated struct WireLoadState: Sendable {
   /// for SOURCE_CHECKPOINT
   public var byteCount: UInt64 = 0
 
-  /// of the whole file
+  /// of the state in the file
   public var digest: UInt64 = 0
 
   /// for SOURCE_PEER
@@ -1020,6 +1020,7 @@ public nonisolated struct WireEvaluationGrant: Sendable {
 
   public var byteCount: UInt64 = 0
 
+  /// of the state in the file
   public var digest: UInt64 = 0
 
   /// nothing more will come
