@@ -30,12 +30,28 @@ struct Cluster {
 
     /// Trains from the beginning to the end of the schedule.
     func run() throws -> ClusterOutcome {
+        defer { if !keepsFolder { try? FileManager.default.removeItem(atPath: folder) } }
+        let running = try start()
+        defer { running.end() }
+        try running.waitForEnd()
+        let steps = try running.checkedSteps()
+        let reader = try LedgerReader(run: folder)
+        defer { try? reader.close() }
+        guard let last = steps.last,
+            let checkpoint = try reader.checkpoints().last(where: { $0.step == last.step })
+        else { throw BenchFailure("the run in \(folder) has no checkpoint of its last step") }
+        return ClusterOutcome(
+            steps: steps, weights: checkpoint.digest.hex, checkpoint: folder + "/" + checkpoint.file
+        )
+    }
+
+    /// Starts every process; the run begins on its own.
+    func start() throws -> RunningCluster {
         let files = FileManager.default
         try? files.removeItem(atPath: folder)
         let logs = folder + ".logs"
         try? files.removeItem(atPath: logs)
         try files.createDirectory(atPath: logs, withIntermediateDirectories: true)
-        defer { if !keepsFolder { try? files.removeItem(atPath: folder) } }
         let coordinator = try Child(
             "coordinator", executable: lineup,
             arguments: [
@@ -43,8 +59,11 @@ struct Cluster {
                 "--expect-trainers", "\(trainers.count)", "--data-root", dataRoot,
             ] + overrides.flatMap { ["--set", $0] }, cores: coordinatorCores,
             log: logs + "/coordinator.log", answers: false)
-        defer { coordinator.end() }
-        let address = try address(of: coordinator)
+        let address: String
+        do { address = try self.address(of: coordinator) } catch {
+            coordinator.end()
+            throw error
+        }
         let workers = try trainers.enumerated().map { number, trainer in
             try Child(
                 "trainer \(number)", executable: lineup,
@@ -53,23 +72,8 @@ struct Cluster {
                     "--supervised",
                 ], cores: trainer.cores, log: logs + "/trainer-\(number).log", answers: false)
         }
-        defer { for worker in workers { worker.end() } }
-        try coordinator.waitForEnd(within: 900)
-        for worker in workers { try worker.waitForEnd(within: 30) }
-        let reader = try LedgerReader(run: folder)
-        defer { try? reader.close() }
-        let steps = try reader.steps()
-        guard try reader.miniBatches().allSatisfy({ $0.outcome == .used }) else {
-            throw BenchFailure(
-                "a trainer lost its connection on the way, so the run's times say nothing; is the "
-                    + "machine busy? See \(logs)")
-        }
-        guard let last = steps.last,
-            let checkpoint = try reader.checkpoints().last(where: { $0.step == last.step })
-        else { throw BenchFailure("the run in \(folder) has no checkpoint of its last step") }
-        return ClusterOutcome(
-            steps: steps, weights: checkpoint.digest.hex, checkpoint: folder + "/" + checkpoint.file
-        )
+        return RunningCluster(
+            folder: folder, logs: logs, coordinator: coordinator, workers: workers)
     }
 
     private func address(of coordinator: Child) throws -> String {
@@ -92,5 +96,109 @@ struct Cluster {
             usleep(10_000)
         }
         throw BenchFailure("the coordinator said no address within 60 s: \(coordinator.lastWords)")
+    }
+}
+
+/// A cluster at work, which can be halted between measurements for some seconds.
+final class RunningCluster {
+    private let folder: String
+    private let logs: String
+    private let coordinator: Child
+    private let workers: [Child]
+    private var reader: LedgerReader?
+
+    init(folder: String, logs: String, coordinator: Child, workers: [Child]) {
+        self.folder = folder
+        self.logs = logs
+        self.coordinator = coordinator
+        self.workers = workers
+    }
+
+    private func halt() {
+        for process in workers + [coordinator] { kill(process.identifier, SIGSTOP) }
+    }
+
+    private func go() {
+        for worker in workers { kill(worker.identifier, SIGCONT) }
+        // The coordinator finds messages of all of them when it wakes up.
+        usleep(300_000)
+        kill(coordinator.identifier, SIGCONT)
+    }
+
+    /// Waits until a step is in the ledger, then halts every process.
+    func run(to step: Int) throws {
+        go()
+        let deadline = ContinuousClock.now + .seconds(600)
+        while try lastStep() < step {
+            guard ContinuousClock.now < deadline, coordinator.isRunning else {
+                throw BenchFailure(
+                    "step \(step) was not committed: \(coordinator.lastWords)")
+            }
+            // Rarely, so that watching costs the cluster nothing.
+            usleep(50_000)
+        }
+        halt()
+    }
+
+    /// Lets the cluster make steps.
+    ///
+    /// - Returns: seconds from commit to commit of the next `count` steps that are begun while
+    ///   it runs; the one that was halted on its way is finished first.
+    func steps(_ count: Int) throws -> [Double] {
+        let halted = try lastStep() + 1
+        try run(to: halted + count)
+        let committed = try ledger().steps(in: halted...halted + count).map(\.committed)
+        return zip(committed.dropFirst(), committed).map { $0 - $1 }
+    }
+
+    /// Drains the run.
+    ///
+    /// - Returns: the last step and the digest of the weights after it.
+    func drain() throws -> (step: Int, weights: String) {
+        end()
+        let steps = try checkedSteps()
+        let store = CheckpointStore(directory: folder + "/checkpoints/recovery")
+        guard let last = steps.last?.step,
+            let snapshot = try store.newest(), snapshot.metadata.step == last
+        else { throw BenchFailure("the drained run in \(folder) holds no state; see \(logs)") }
+        return (last, snapshot.digests.weights.hex)
+    }
+
+    func waitForEnd() throws {
+        try coordinator.waitForEnd(within: 900)
+        for worker in workers { try worker.waitForEnd(within: 30) }
+    }
+
+    func end() {
+        go()
+        coordinator.end()
+        for worker in workers { worker.end() }
+    }
+
+    /// All committed steps of a run in which nothing was computed twice.
+    func checkedSteps() throws -> [StepRecord] {
+        let reader = try ledger()
+        guard try reader.miniBatches().allSatisfy({ $0.outcome == .used }) else {
+            throw BenchFailure(
+                "a trainer lost its connection on the way, so the run's times say nothing; is the "
+                    + "machine busy? See \(logs)")
+        }
+        return try reader.steps()
+    }
+
+    private func ledger() throws -> LedgerReader {
+        if let reader { return reader }
+        let opened = try LedgerReader(run: folder)
+        reader = opened
+        return opened
+    }
+
+    /// The digest that chains all effects up to a step.
+    func digest(after step: Int) throws -> UInt64? { try ledger().history(afterStep: step) }
+
+    func lastStep() throws -> Int {
+        // The ledger is not there before the coordinator has made it.
+        guard let reader = try? ledger() else { return 0 }
+        return (try? reader.run()?.lastStep) ?? 0
     }
 }

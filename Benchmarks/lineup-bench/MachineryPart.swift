@@ -1,26 +1,26 @@
 import Foundation
-import Storage
 
 /// How a run of steps is cut up for a comparison of cluster and bare loop.
 struct MachineryPlan {
     let settings: [String]
     /// First steps, which allocate memory and decode images.
     let skipped: Int
-    /// Steps after those that see no checkpoint.
-    let plain: Int
-    /// Steps after those, of which the first begins with a checkpoint.
-    let checkpointed: Int
+    /// Steps of each side in a round.
+    let window: Int
     let rounds: Int
+    /// Steps from checkpoint to checkpoint where its cost is measured: many enough that it is over
+    /// within the first half.
+    let checkpointEvery: Int
 
-    var steps: Int { skipped + plain + checkpointed }
-    /// One checkpoint where the checkpointed steps begin; the next would come after the end.
-    var checkpointEvery: Int { skipped + plain }
+    /// More than a run of so many rounds can make.
+    func stepsMax(rounds: Int) -> Int { skipped + (rounds + 1) * (window + 2) }
 }
 
 extension Part {
     static let machineryResNet = machinery(
         "machinery-resnet50", "ResNet-50 at 128x64, P 4, K 4, G 4", wanted: 1.03,
-        MachineryPlan(settings: resNet, skipped: 2, plain: 3, checkpointed: 2, rounds: 9))
+        MachineryPlan(
+            settings: resNet, skipped: 3, window: 2, rounds: 15, checkpointEvery: 2))
 
     static let machineryBasic = machinery(
         "machinery-basic", "basic at 64x64, P 18, K 4, G 4",
@@ -28,7 +28,7 @@ extension Part {
             settings: settings([
                 "network.backbone=basic", "batch.identities=18", "batch.images_per_identity=4",
                 "batch.mini_batches_per_step=4",
-            ]), skipped: 8, plain: 16, checkpointed: 8, rounds: 9))
+            ]), skipped: 5, window: 4, rounds: 15, checkpointEvery: 4))
 
     static let machinerySmall = machinery(
         "machinery-small", "basic at 64x64, P 4, K 4, G 4: steps of a tenth of a second",
@@ -36,7 +36,7 @@ extension Part {
             settings: settings([
                 "network.backbone=basic", "batch.identities=4", "batch.images_per_identity=4",
                 "batch.mini_batches_per_step=4",
-            ]), skipped: 20, plain: 40, checkpointed: 20, rounds: 9))
+            ]), skipped: 15, window: 10, rounds: 15, checkpointEvery: 10))
 
     private static func machinery(
         _ name: String, _ network: String, wanted: Double? = nil, _ plan: MachineryPlan
@@ -55,83 +55,56 @@ extension Part {
         let start = ContinuousClock.now
         let crops = try bench.crops(withSets: false)
         let rounds = bench.rounds ?? plan.rounds
-        var bare: [[Double]] = []
-        var cluster: [[Double]] = []
-        var exchange: [Double] = []
-        var phases: [String: [Double]] = [:]
         let slots = bench.parallelSlots(of: 4)
+        let stepsMax = plan.stepsMax(rounds: rounds)
         let overrides =
             plan.settings + [
-                "schedule.steps=\(plan.steps)", "checkpoint.every_steps=\(plan.checkpointEvery)",
+                "schedule.steps=\(stepsMax)", "checkpoint.every_steps=0",
+                "checkpoint.recovery_seconds=0",
             ]
-        func runBare() throws -> String {
-            let loop = try bench.bareLoop(
-                overrides, crops: crops, parallelSlots: slots, inputs: plan.steps)
-            defer { loop.end() }
-            bare.append(Array(try loop.steps(plan.steps)[plan.skipped...]))
-            let digest = try loop.digest()
-            for (phase, seconds) in try loop.phases() { phases[phase, default: []].append(seconds) }
-            return digest
-        }
-        func runCluster() throws -> String {
-            let outcome = try Cluster(
-                lineup: bench.lineup, folder: bench.folder + "/run", dataRoot: crops,
-                overrides: overrides, trainers: [(nil, slots)], coordinatorCores: nil
-            ).run()
-            cluster.append(outcome.seconds(after: plan.skipped))
-            exchange += outcome.steps.dropFirst(plan.skipped).map(\.seconds.exchange)
-            return outcome.weights
-        }
+        let loop = try bench.bareLoop(
+            overrides, crops: crops, parallelSlots: slots, inputs: stepsMax)
+        defer { loop.end() }
+        let cluster = try Cluster(
+            lineup: bench.lineup, folder: bench.folder + "/run", dataRoot: crops,
+            overrides: overrides, trainers: [(nil, slots)], coordinatorCores: nil
+        ).start()
+        defer { cluster.end() }
+        try cluster.run(to: plan.skipped)
+        _ = try loop.steps(plan.skipped)
+        var bare: [Double] = []
+        var whole: [Double] = []
         for round in 0..<rounds {
-            // Each side goes first in every second round, so that a drift of the machine cancels.
-            let isBareFirst = round % 2 == 0
-            let first = try isBareFirst ? runBare() : runCluster()
-            let second = try isBareFirst ? runCluster() : runBare()
-            guard first == second else {
-                throw BenchFailure(
-                    "after \(plan.steps) steps the two sides' weights are \(first) and \(second): "
-                        + "they have not done the same work")
-            }
-            say(progress(name, round, rounds, bare.last!, cluster.last!))
+            // By turns of a few seconds, so that a drift of the machine cancels.
+            bare.append(Series.median(try loop.steps(plan.window)))
+            whole.append(Series.median(try cluster.steps(plan.window)))
+            say(
+                String(
+                    format: "%@ round %d of %d: bare %.4f, cluster %.4f s/step, ratio %.4f", name,
+                    round + 1, rounds, bare[round], whole[round], whole[round] / bare[round]))
         }
-        return summary(
-            name, what, wanted: wanted, plan, bare, cluster, exchange: exchange, phases: phases,
-            since: start)
-    }
-
-    private static func progress(
-        _ name: String, _ round: Int, _ rounds: Int, _ bare: [Double], _ cluster: [Double]
-    ) -> String {
-        String(
-            format: "%@ round %d of %d: bare %.4f, cluster %.4f s/step, ratio %.4f", name,
-            round + 1, rounds, mean(bare), mean(cluster), mean(cluster) / mean(bare))
-    }
-
-    private static func summary(
-        _ name: String, _ what: String, wanted: Double?, _ plan: MachineryPlan,
-        _ bare: [[Double]], _ cluster: [[Double]], exchange: [Double],
-        phases: [String: [Double]], since start: ContinuousClock.Instant
-    ) -> Measurement {
-        let plainBare = bare.map { mean(Array($0[..<plan.plain])) }
-        let plainCluster = cluster.map { mean(Array($0[..<plan.plain])) }
-        let ratio = Series(zip(plainCluster, plainBare).map { $0 / $1 })
-        // What the steps after a checkpoint take longer than those before it, against the bare
-        // loop's same steps.
-        let checkpoint = Series(
-            zip(bare, cluster).map { bare, cluster in
-                let before = mean(cluster, plan.plain) - mean(bare, plan.plain)
-                return zip(bare, cluster).dropFirst(plan.plain).reduce(0) {
-                    $0 + $1.1 - $1.0 - before
-                }
-            })
-        let everyMinute = Series(
-            zip(ratio.values, checkpoint.values).map { $0 + max(0, $1) / 60 })
+        let (last, weights) = try cluster.drain()
+        _ = try loop.steps(last - plan.skipped - rounds * plan.window)
+        let own = try loop.digest()
+        guard own == weights else {
+            throw BenchFailure(
+                "after \(last) steps the two sides' weights are \(own) and \(weights): they have "
+                    + "not done the same work")
+        }
+        var phases: [String: [Double]] = [:]
+        for _ in 0..<3 {
+            for (phase, seconds) in try loop.phases() { phases[phase, default: []].append(seconds) }
+        }
+        loop.end()
+        let checkpoint = try checkpointSeconds(bench, plan, crops: crops, slots: slots)
+        let ratio = Series(zip(whole, bare).map { $0 / $1 })
+        let everyMinute = Series(ratio.values.map { $0 + max(0, checkpoint.median) / 60 })
         let slotSeconds = phases.mapValues { Series.median($0) }
         return Measurement(
             name: name, what: what, unit: "seconds",
             sides: [
-                Side(name: "bare loop, a step", series: Series(plainBare)),
-                Side(name: "cluster, a step", series: Series(plainCluster)),
+                Side(name: "bare loop, a step", series: Series(bare)),
+                Side(name: "cluster, a step", series: Series(whole)),
                 Side(name: "a checkpoint adds, once", series: checkpoint),
             ],
             ratios: [
@@ -142,18 +115,35 @@ extension Part {
                     isMet: wanted.map { everyMinute.median <= $0 }),
             ],
             notes: [
-                "both sides end with the same weights digest in every round",
+                "both sides have the same weights digest after \(last) steps",
                 String(
                     format: "bare: slots and fold %.4f s, apply %.4f s; a digest of the effect, "
-                        + "which the cluster adds, %.4f s; from a trainer's last slot to its "
-                        + "digest %.4f s",
+                        + "which the cluster adds, %.4f s",
                     slotSeconds["compute_and_fold"] ?? 0, slotSeconds["apply"] ?? 0,
-                    slotSeconds["effect_digest"] ?? 0, Series.median(exchange)),
+                    slotSeconds["effect_digest"] ?? 0),
             ], seconds: (ContinuousClock.now - start).inSeconds)
     }
 
-    private static func mean(_ values: [Double], _ count: Int) -> Double {
-        mean(Array(values[..<count]))
+    /// What steps after a checkpoint take longer than those before the next.
+    private static func checkpointSeconds(
+        _ bench: Bench, _ plan: MachineryPlan, crops: String, slots: Int
+    ) throws -> Series {
+        let every = plan.checkpointEvery
+        let rounds = min(bench.rounds ?? 9, 9)
+        let steps = try Cluster(
+            lineup: bench.lineup, folder: bench.folder + "/run", dataRoot: crops,
+            overrides: plan.settings + [
+                "schedule.steps=\((rounds + 2) * every)", "checkpoint.every_steps=\(every)",
+                "checkpoint.recovery_seconds=0",
+            ], trainers: [(nil, slots)], coordinatorCores: nil
+        ).run().seconds(after: 1)
+        // `steps[0]` is step 2, the last before the first checkpoint where there is one every second.
+        return Series(
+            (1...rounds).map { round in
+                let first = steps[(round * every - 1)..<(round * every - 1 + every / 2)]
+                let second = steps[(round * every - 1 + every / 2)..<(round * every - 1 + every)]
+                return first.reduce(0, +) - second.reduce(0, +)
+            })
     }
 
     static func mean(_ values: [Double]) -> Double {

@@ -96,6 +96,7 @@ public struct CoordinatorStateMachine: Sendable {
     var hadEvaluator = false
     /// When the step under way last came forward.
     var progressAt: Duration = .zero
+    var tickedAt: Duration?
     var streamFailures: [Int: Int] = [:]
     var isDraining = false
     var lastEvaluatorActivity: Duration = .zero
@@ -271,6 +272,7 @@ public struct CoordinatorStateMachine: Sendable {
     /// Time has passed.
     public mutating func tick(now: Duration) -> [CoordinatorAction] {
         var actions: [CoordinatorAction] = []
+        discountPause(now: now)
         for id in order {
             guard let worker = workers[id], worker.hello.role != .observer else { continue }
             let silent = now - worker.lastHeard
@@ -300,6 +302,17 @@ public struct CoordinatorStateMachine: Sendable {
         default: break
         }
         return actions
+    }
+
+    /// Whoever did not tick did not listen either: a coordinator that was halted, or whose machine
+    /// slept, holds nobody's silence against them.
+    private mutating func discountPause(now: Duration) {
+        defer { tickedAt = now }
+        guard let tickedAt, now - tickedAt > .seconds(1) else { return }
+        let pause = now - tickedAt
+        for id in order { workers[id]!.lastHeard = min(now, workers[id]!.lastHeard + pause) }
+        progressAt = min(now, progressAt + pause)
+        queue.extendLeases(by: pause)
     }
 
     /// A step that does not come forward has a member who alone holds it up, or whose data
@@ -782,6 +795,7 @@ public struct CoordinatorStateMachine: Sendable {
             fractionPositive: fractions / Double(configuration.slotCount),
             activeCount: statistics.reduce(0) { $0 + Int(UInt32(clamping: $1.activeCount)) },
             learningRate: Double(bitPattern: flight.scalars.learningRate),
+            scalars: flight.scalars,
             samples: flight.samples.slots.reduce(0) { $0 + $1.indices.count },
             digest: ready.effectDigest, stateDigest: ready.stateDigest,
             history: HistoryDigest.next(history, effect: ready.effectDigest),

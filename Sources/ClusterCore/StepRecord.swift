@@ -1,3 +1,5 @@
+public import Protocol
+
 /// What the ledger stores of one step; the coordinator's commit is the writing of it.
 public struct StepRecord: Equatable, Sendable {
     /// One mini-batch of the step.
@@ -26,6 +28,8 @@ public struct StepRecord: Equatable, Sendable {
     public let activeCount: Int
     /// Learning rate of the step.
     public let learningRate: Double
+    /// What the step's effect was given, bit for bit.
+    public let scalars: WireStepScalars
     /// Samples trained on.
     public let samples: Int
     /// Digest of the effect.

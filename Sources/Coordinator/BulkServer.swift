@@ -22,6 +22,7 @@ final class BulkServer: Sendable {
         let recovery: Bool
     }
 
+    /// All addresses, separated by spaces.
     let address: String
     private let run: UInt64
     private let folder: RunFolder
@@ -33,7 +34,7 @@ final class BulkServer: Sendable {
 
     /// Binds the channel and starts its thread.
     init(
-        _ context: Context, bind: String, run: UInt64, folder: RunFolder,
+        _ context: Context, bind: String, host: String, run: UInt64, folder: RunFolder,
         report: @escaping @Sendable (Event) -> Void
     ) throws {
         self.run = run
@@ -46,7 +47,7 @@ final class BulkServer: Sendable {
             do throws(TransportError) {
                 let socket = try Socket(
                     context, .router, frameBytesMax: WireCodec.payloadBytesMax)
-                let address = try socket.bind(bind)
+                let address = try socket.bindForData(bind, host: host)
                 bound.withLock { $0 = .success(address) }
                 ready.signal()
                 box.wait()?.serve(socket)

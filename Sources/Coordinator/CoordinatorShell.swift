@@ -82,10 +82,11 @@ public final class CoordinatorShell {
         self.folder = folder
         self.options = options
         begun = clock.now
-        let plan = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
+        var plan = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
         if let notice = plan.notice { logger.notice("\(notice)") }
         ledger = try Ledger(path: folder.ledger, lockPath: folder.path + "/" + Ledger.lockName)
         let recovered = try RunRecovery(folder: folder, ledger: ledger, dataSet: dataSet)
+        plan.keep(try ledger.reader.scalars())
         runID = XXH64.digest(recovered.run.run)
         events = try RunEvents(folder: folder, ledger: ledger)
         machine = CoordinatorStateMachine(
@@ -97,8 +98,8 @@ public final class CoordinatorShell {
         address = Address.reachable(try control.bind(options.bind), from: options.host)
         let mailbox = mailbox
         bulk = try BulkServer(
-            context, bind: Self.bulkAddress(options.bind), run: runID, folder: folder,
-            report: { mailbox.post(.bulk($0)) })
+            context, bind: Self.bulkAddress(options.bind), host: options.host, run: runID,
+            folder: folder, report: { mailbox.post(.bulk($0)) })
         for note in recovered.notes { perform([note]) }
         // An extended run has not ended any more.
         try? FileManager.default.removeItem(atPath: folder.finishedFile)
@@ -278,7 +279,7 @@ public final class CoordinatorShell {
             welcome.runDirectory = folder.path
             welcome.settings = folder.settings.canonicalJSON
             welcome.settingsDigest = folder.settings.digest
-            welcome.dataAddress = Address.reachable(bulk.address, from: options.host)
+            welcome.dataAddress = bulk.address
             body = .welcome(welcome)
         }
         if !control.send([WireCodec.encode(body, run: runID)], to: worker) {
@@ -402,7 +403,7 @@ extension Storage.StepRecord {
             step: record.step, loss: Double(record.loss),
             fractionPositive: record.fractionPositive, activeCount: record.activeCount,
             learningRate: record.learningRate, samples: record.samples, digest: record.digest,
-            stateDigest: nil,
+            scalars: record.scalars.text, stateDigest: nil,
             seconds: StepSeconds(
                 compute: compute.values.max() ?? 0, exchange: record.exchangeSeconds, commit: 0,
                 total: record.totalSeconds))

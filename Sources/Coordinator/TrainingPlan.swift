@@ -1,3 +1,4 @@
+internal import Basics
 public import ClusterCore
 public import Datasets
 internal import MetricLearning
@@ -10,6 +11,8 @@ public struct TrainingPlan: Sendable {
     private let schedule: LearningRateSchedule
     private let adam: AdamConfiguration
     private let slotCount: Int
+    /// Scalars of committed steps that the settings of today would give other values.
+    private var kept: [Int: WireStepScalars] = [:]
 
     /// Prepares a run's plan.
     ///
@@ -26,6 +29,18 @@ public struct TrainingPlan: Sendable {
             beta1: settings.optimizer.beta1, beta2: settings.optimizer.beta2,
             epsilon: settings.optimizer.epsilon, weightDecay: settings.optimizer.weightDecay)
         slotCount = settings.batch.miniBatchesPerStep
+    }
+
+    /// Steps that are done again get the scalars that they were committed with.
+    ///
+    /// A run whose `schedule.steps` was raised decays later; what is committed stays as it was.
+    ///
+    /// - Parameter recorded: by step, as ``WireStepScalars/text``.
+    public mutating func keep(_ recorded: [Int: String]) {
+        for (step, text) in recorded {
+            guard let scalars = WireStepScalars(text: text) else { continue }
+            if scalars != self.scalars(step: step) { kept[step] = scalars }
+        }
     }
 
     /// One line on identities that repeat images, nil when none does.
@@ -49,6 +64,7 @@ extension TrainingPlan: StepSource {
 
     /// Learning rate and Adam's bias corrections, as bit patterns.
     public func scalars(step: Int) -> WireStepScalars {
+        if let kept = kept[step] { return kept }
         let rate = schedule.rate(updatesBefore: step - 1)
         let effective = adam.scalars(step: step, learningRate: rate)
         var message = WireStepScalars()
@@ -56,5 +72,23 @@ extension TrainingPlan: StepSource {
         message.effectiveRate = effective.rate.bitPattern
         message.effectiveEpsilon = effective.epsilon.bitPattern
         return message
+    }
+}
+
+extension WireStepScalars {
+    /// Learning rate, effective rate and effective epsilon as hexadecimal bit patterns.
+    public var text: String {
+        [learningRate, effectiveRate, effectiveEpsilon].map(\.hex).joined(separator: " ")
+    }
+
+    /// Reads the form that ``text`` writes; nil for anything else.
+    public init?(text: String) {
+        let bits = text.split(separator: " ").map { UInt64(hex: String($0)) }
+        guard bits.count == 3, let rate = bits[0], let effective = bits[1], let epsilon = bits[2]
+        else { return nil }
+        self.init()
+        learningRate = rate
+        effectiveRate = effective
+        effectiveEpsilon = epsilon
     }
 }

@@ -141,6 +141,18 @@ public final class LedgerReader: Sendable {
         }
     }
 
+    /// What each committed step's effect was given, in the form in which it was stored.
+    public func scalars() throws(StorageError) -> [Int: String] {
+        try read {
+            try $0.rows("SELECT step, scalars FROM steps WHERE scalars IS NOT NULL")
+                .reduce(into: [:]) { found, row in
+                    if let text: String = try row.optional("scalars") {
+                        found[try row.get("step")] = text
+                    }
+                }
+        }
+    }
+
     /// The digest of a committed step's effect, to compare a redone step with; nil if not committed.
     public func digest(ofStep step: Int) throws(StorageError) -> UInt64? {
         try read {

@@ -131,7 +131,7 @@ public final class TrainerShell {
             process: ProcessInfo.processInfo.processIdentifier)
         link = try WorkerLink(context, coordinator: options.coordinator, worker: worker)
         data = try Socket(context, .router, frameBytesMax: WireCodec.payloadBytesMax)
-        dataAddress = Address.reachable(try data.bind(options.bind), from: options.host)
+        dataAddress = try data.bindForData(options.bind, host: options.host)
         pool = WorkPool(threads: options.slotThreads)
         heardAt = clock.now
     }

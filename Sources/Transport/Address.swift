@@ -1,4 +1,10 @@
-/// Rules about addresses that people type.
+import Foundation
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// Rules about addresses that people type, and the choice among those that a process has.
 public enum Address {
     /// Whether only processes of this machine can reach the address.
     public static func isLocal(_ address: String) -> Bool {
@@ -27,6 +33,39 @@ public enum Address {
             throw TransportError(
                 .badAddress,
                 "address '\(address)': expected tcp://HOST:PORT, for example tcp://127.0.0.1:5555")
+        }
+    }
+
+    /// The one of several addresses, separated by spaces, over which a peer is reached fastest.
+    ///
+    /// A Unix socket counts where it can be opened: its name is random and seen only in the network
+    /// namespace of its owner, so that it answers nowhere else.
+    public static func choose(_ addresses: String) -> String {
+        let all = addresses.split(separator: " ").map(String.init)
+        return all.first { $0.hasPrefix(localPrefix) && answers($0) }
+            ?? all.first { !$0.hasPrefix(localPrefix) } ?? addresses
+    }
+
+    static let localPrefix = "ipc://@"
+
+    /// Whether somebody listens at an abstract Unix socket, `ipc://@NAME`.
+    private static func answers(_ address: String) -> Bool {
+        let name = Array(address.dropFirst(localPrefix.count).utf8)
+        var target = sockaddr_un()
+        target.sun_family = sa_family_t(AF_UNIX)
+        // An abstract name begins with a zero byte.
+        guard name.count < MemoryLayout.size(ofValue: target.sun_path) else { return false }
+        withUnsafeMutableBytes(of: &target.sun_path) { path in
+            for (place, byte) in name.enumerated() { path[place + 1] = byte }
+        }
+        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        let length = MemoryLayout<sa_family_t>.size + 1 + name.count
+        return withUnsafePointer(to: &target) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(length)) == 0
+            }
         }
     }
 

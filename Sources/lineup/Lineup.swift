@@ -55,6 +55,12 @@ struct Lineup: AsyncParsableCommand {
         Glibc.exit(code)
     }
 
+    private static func isBrokenPipe(_ error: any Error) -> Bool {
+        let error = error as NSError
+        if error.domain == NSPOSIXErrorDomain { return error.code == Int(EPIPE) }
+        return (error.userInfo[NSUnderlyingErrorKey] as? any Error).map(isBrokenPipe) ?? false
+    }
+
     private static func run(arguments: [String]) async -> Int32 {
         do {
             if let line = CommandLineFailure.unknownCommand(in: arguments, root: Lineup.self) {
@@ -67,6 +73,9 @@ struct Lineup: AsyncParsableCommand {
                 try command.run()
             }
             return 0
+        } catch let error where isBrokenPipe(error) {
+            // The reader has seen enough: ends as a process does that the signal ends.
+            return 128 + SIGPIPE
         } catch {
             let failure = CommandLineFailure(error, arguments: arguments)
             if !failure.output.isEmpty { print(failure.output) }

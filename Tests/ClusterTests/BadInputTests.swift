@@ -102,6 +102,29 @@ import Testing
             code: 1, saying: [".jpg"])
     }
 
+    @Test(
+        .enabled(if: SmallDisk.isAvailable, "needs root and mount"), .timeLimit(.minutes(4)),
+        arguments: [1_200, 2_500, 4_000])
+    func aFullDiskEndsTheRunAndLosesNothing(kilobytes: Int) throws {
+        let disk = try SmallDisk(LocalRun.folder("full-\(kilobytes)"), kilobytes: kilobytes)
+        defer { disk.remove() }
+        let run = disk.path + "/run"
+        try refused(
+            ["train", run, "--trainers", "1", "--evaluators", "0"]
+                + LocalRun.settings(steps: 24, every: 1), code: 1, saying: ["space"])
+        try disk.grow(kilobytes: 64_000)
+        let again =
+            FileManager.default.fileExists(atPath: run + "/settings.json")
+            ? try LocalRun.resume(run, trainers: 1)
+            : try LineupProcess(
+                ["train", run, "--trainers", "1", "--evaluators", "0"]
+                    + LocalRun.settings(steps: 24, every: 1))
+        #expect(try again.wait() == 0, "\(again.errors)")
+        #expect(
+            try LocalRun.weights(run, step: 24) == ClusterTests.undisturbed.get().weights)
+        try LocalRun.checkLedger(run, steps: 24)
+    }
+
     @Test(.timeLimit(.minutes(3)))
     func garbageOnThePortChangesNothing() throws {
         let run = LocalRun.folder("garbage")
@@ -142,5 +165,37 @@ import Testing
         try process.run()
         process.waitUntilExit()
         #expect(process.terminationStatus == 0)
+    }
+}
+
+/// A file system in memory with little room.
+struct SmallDisk {
+    let path: String
+
+    /// Whether this process may mount one.
+    static let isAvailable: Bool = {
+        guard geteuid() == 0, let disk = try? SmallDisk(LocalRun.folder("disk"), kilobytes: 100)
+        else { return false }
+        disk.remove()
+        return true
+    }()
+
+    init(_ path: String, kilobytes: Int) throws {
+        self.path = path
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        try Self.check(["mount", "-t", "tmpfs", "-o", "size=\(kilobytes)k", "none", path])
+    }
+
+    func grow(kilobytes: Int) throws {
+        try Self.check(["mount", "-o", "remount,size=\(kilobytes)k", path])
+    }
+
+    func remove() {
+        LineupProcess.run(["umount", "-l", path])
+        try? FileManager.default.removeItem(atPath: path)
+    }
+
+    private static func check(_ command: [String]) throws {
+        guard LineupProcess.run(command) == 0 else { throw CocoaError(.fileWriteUnknown) }
     }
 }

@@ -70,6 +70,31 @@ import Testing
     }
 
     @Test(.timeLimit(.minutes(4)))
+    func aRaisedScheduleRedoesCommittedStepsAtTheirOwnRates() throws {
+        let run = LocalRun.folder("longer")
+        let process = try LineupProcess(
+            ["train", run, "--trainers", "2", "--evaluators", "0"]
+                + LocalRun.settings(steps: 20) + ["--set", "schedule.decay_start_step=4"])
+        try LocalRun.wait(for: 12, in: run, of: process)
+        process.killTree()
+        let before = try LedgerReader(run: run)
+        let committed = try before.steps()
+        try before.close()
+        try #require(committed.count < 20)
+        let again = try LineupProcess(
+            ["resume", run, "--trainers", "2", "--set", "schedule.steps=30"])
+        #expect(try again.wait() == 0, "\(again.errors)")
+        let reader = try LedgerReader(run: run)
+        #expect(try reader.events().contains { $0.text.contains("done again") })
+        let steps = try reader.steps()
+        #expect(steps.map(\.step) == Array(1...30))
+        #expect(Array(steps.prefix(committed.count)) == committed)
+        // From the raised end on the rate decays more slowly.
+        let rates = steps.map(\.learningRate)
+        #expect(rates[committed.count] > rates[committed.count - 1])
+    }
+
+    @Test(.timeLimit(.minutes(4)))
     func anInterruptedRunDrainsWithCode75AndGoesOn() throws {
         let run = LocalRun.folder("drained")
         let process = try LocalRun.start(run, steps: 24, trainers: 2)

@@ -129,14 +129,5 @@ final class VirtualNode {
     func remove() { Self.run(["ip", "link", "delete", outer]) }
 
     @discardableResult
-    private static func run(_ command: [String]) -> Int32 {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = command
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        guard (try? process.run()) != nil else { return -1 }
-        process.waitUntilExit()
-        return process.terminationStatus
-    }
+    private static func run(_ command: [String]) -> Int32 { LineupProcess.run(command) }
 }

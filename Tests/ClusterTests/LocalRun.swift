@@ -37,6 +37,19 @@ final class LineupProcess {
             "no lineup binary at \(places.map(\.path)); run 'make test', which builds it")
     }
 
+    /// Runs another program quietly and returns its exit status, -1 where it cannot be started.
+    @discardableResult
+    static func run(_ command: [String]) -> Int32 {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = command
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = FileHandle.nullDevice
+        guard (try? process.run()) != nil else { return -1 }
+        process.waitUntilExit()
+        return process.terminationStatus
+    }
+
     var identifier: Int32 { process.processIdentifier }
     var isRunning: Bool { process.isRunning }
 

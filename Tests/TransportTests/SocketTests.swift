@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 import Protocol
 import Synchronization
@@ -28,6 +29,72 @@ import Transport
         #expect(frames[1].sourceDescriptor >= 0)
         #expect(router.send([Data("back".utf8)], to: "worker-7"))
         #expect(try #require(receive(dealer)).map(\.text) == ["back"])
+    }
+
+    @Test func processesOfOneMachineMeetOnAUnixSocket() throws {
+        let context = Context()
+        var addresses = ""
+        do {
+            let router = try Socket(context, .router, frameBytesMax: 1 << 20)
+            addresses = try router.bindForData("tcp://127.0.0.1:*", host: "head")
+            let all = addresses.split(separator: " ")
+            #expect(all.count == 2 && all[0].hasPrefix("tcp://127.0.0.1:"))
+            #expect(Address.choose(addresses) == String(all[1]))
+            let dealer = try Socket(context, .dealer, identity: "w", frameBytesMax: 1 << 20)
+            try dealer.connect(addresses)
+            #expect(dealer.send([Data("hello".utf8)]))
+            #expect(try #require(receive(router)).map(\.text) == ["w", "hello"])
+        }
+        // Nobody listens there any more: it could as well be another machine's.
+        let deadline = ContinuousClock.now + .seconds(5)
+        while Address.choose(addresses).hasPrefix("ipc"), ContinuousClock.now < deadline {
+            usleep(10_000)
+        }
+        #expect(Address.choose(addresses).hasPrefix("tcp://127.0.0.1:"))
+        #expect(Address.choose("tcp://head:5555") == "tcp://head:5555")
+    }
+
+    @Test(arguments: [[0], [1], [300_000, 0, 5, 700_001], [262_144, 262_144]])
+    func aLongStreamArrivesWholeAndInOrder(sizes: [Int]) throws {
+        let bytes = sizes.enumerated().map { number, size in
+            [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+                for at in 0..<size { buffer[at] = UInt8(truncatingIfNeeded: at * 7 + number) }
+                count = size
+            }
+        }
+        let whole = bytes.flatMap { $0 }
+        let context = Context()
+        let router = try Socket(context, .router, frameBytesMax: 1 << 20)
+        let address = try router.bindForData("tcp://127.0.0.1:*", host: "head")
+        let sender = Thread {
+            let segments = bytes.map { bytes in
+                let copy = UnsafeMutableRawBufferPointer.allocate(
+                    byteCount: bytes.count, alignment: 1)
+                copy.copyBytes(from: bytes)
+                return UnsafeRawBufferPointer(copy)
+            }
+            var header = WireDataHeader()
+            header.kind = .checkpoint
+            try? ChunkSender.send(
+                context, to: address, identity: "s", base: header, segments: segments)
+            for segment in segments { segment.deallocate() }
+        }
+        sender.start()
+        var received: [UInt8] = []
+        while received.count < whole.count {
+            let frames = try #require(receive(router))
+            let header = try frames[1].withUnsafeBytes { try WireCodec.decodeHeader($0) }
+            #expect(Int(header.offset) == received.count && Int(header.total) == whole.count)
+            frames[2].withUnsafeBytes { chunk in
+                #expect(XXH64.digest(chunk) == header.digest)
+                received.append(contentsOf: chunk)
+            }
+            var credit = WireDataHeader()
+            credit.kind = .credit
+            credit.length = 1
+            #expect(router.send([WireCodec.encode(credit)], to: "s"))
+        }
+        #expect(received == whole)
     }
 
     @Test func aPeerThatIsNotThereIsReported() throws {

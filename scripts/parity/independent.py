@@ -1,6 +1,6 @@
 """An independently formulated PyTorch step, started at each step from Lineup's weights.
 
-Nothing is shared with Lineup's way of computing: torch.nn modules in NCHW, losses by their
+Nothing is shared with Lineup's way of computing: torch.nn modules, losses by their
 definitions over explicit differences, one anchor after another, torch.optim.Adam.
 
 What is compared, on the run's own weights and images:

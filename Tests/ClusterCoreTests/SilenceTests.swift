@@ -1,0 +1,54 @@
+import ClusterCore
+import Protocol
+import Testing
+
+/// Who is given up for saying nothing, and who is not.
+@Suite struct SilenceTests {
+    private struct Nothing: StepSource {
+        func samples(step: Int) -> WireStepSamples { WireStepSamples() }
+        func scalars(step: Int) -> WireStepScalars { WireStepScalars() }
+    }
+
+    private static func coordinator() -> CoordinatorStateMachine {
+        var machine = CoordinatorStateMachine(
+            configuration: CoordinatorConfiguration(
+                run: 1, datasetDigest: 5, slotCount: 2, totalSteps: 9, checkpointEverySteps: 0,
+                checkpointMaxLagSteps: 2, evaluationSets: [], evaluationTimeout: .seconds(1),
+                silenceMax: .seconds(10), lineupVersion: "test"),
+            source: Nothing(),
+            recovery: CoordinatorRecovery(
+                term: 1, committedStep: 0, committedHistory: 0, checkpoints: [], scored: [:]))
+        var hello = WireHello()
+        hello.lineupVersion = "test"
+        hello.role = .evaluator
+        hello.worker = "e"
+        _ = machine.received(.hello(hello), from: "e", now: .zero)
+        return machine
+    }
+
+    private static func isGone(_ actions: [CoordinatorAction]) -> Bool {
+        actions.contains { if case .workerLeft("e", _) = $0 { true } else { false } }
+    }
+
+    @Test func aSilentWorkerIsGivenUp() {
+        var machine = Self.coordinator()
+        var goneAt: Int?
+        for tenth in 1...200 where goneAt == nil {
+            if Self.isGone(machine.tick(now: .milliseconds(100 * tenth))) { goneAt = tenth }
+        }
+        #expect(goneAt == 101)
+    }
+
+    @Test func aPauseOfTheCoordinatorItselfIsNobodysSilence() {
+        var machine = Self.coordinator()
+        for tenth in 1...50 { _ = machine.tick(now: .milliseconds(100 * tenth)) }
+        // Five seconds of silence, then ten minutes in which the coordinator was halted.
+        #expect(!Self.isGone(machine.tick(now: .seconds(605))))
+        var goneAt: Int?
+        for tenth in 1...200 where goneAt == nil {
+            let now = Duration.seconds(605) + .milliseconds(100 * tenth)
+            if Self.isGone(machine.tick(now: now)) { goneAt = tenth }
+        }
+        #expect(goneAt == 51)
+    }
+}
