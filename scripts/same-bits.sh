@@ -57,16 +57,19 @@ start() {
     cluster=$!
 }
 
-# disturb RUN SIGNAL FIRST LAST: the signal at a random step in between.
+# disturb RUN SIGNAL FIRST LAST: the signal at a random step in between. Sets code and at.
 disturb() {
-    local at=$(($3 + RANDOM % ($4 - $3))) step
+    local step
+    at=$(($3 + RANDOM % ($4 - $3)))
     while step=$(last_step "$1"); [ "${step:-0}" -lt "$at" ]; do
         kill -0 "$cluster" 2>/dev/null || fail "$1 ended before step $at; see $1.log"
         sleep 0.05
     done
     if [ "$2" = KILL ]; then kill -KILL -- "-$cluster"; else kill "-$2" "$cluster"; fi
     wait "$cluster" 2>/dev/null
-    echo "$? $(last_step "$1")"
+    code=$?
+    cluster=
+    at=$(last_step "$1")
 }
 
 # finish RUN EXPECTED: the exit status.
@@ -114,7 +117,7 @@ for network in $networks; do
     for signal in INT KILL; do
         run=$folder/$network-$signal
         start "$run" "$network" 2
-        read -r code at <<<"$(disturb "$run" "$signal" "$first" "$last")"
+        disturb "$run" "$signal" "$first" "$last"
         [ "$signal" = KILL ] || [ "$code" -eq 75 ] ||
             fail "$run ended with $code after an interrupt, not with 75; see $run.log"
         setsid "$lineup" resume "$run" --trainers 3 >>"$run.log" 2>&1 &

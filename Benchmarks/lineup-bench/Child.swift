@@ -102,9 +102,18 @@ final class Child {
         }
     }
 
+    /// Asks it to leave.
+    func leave() { try? input.fileHandleForWriting.close() }
+
+    /// Waits for its end, whatever that is.
+    func wait(atMost seconds: Double) {
+        let deadline = ContinuousClock.now + .seconds(seconds)
+        while process.isRunning, ContinuousClock.now < deadline { usleep(20_000) }
+    }
+
     /// Ends it, kindly at first.
     func end() {
-        try? input.fileHandleForWriting.close()
+        leave()
         for number in [SIGTERM, SIGKILL] {
             for _ in 0..<250 where process.isRunning { usleep(20_000) }
             if process.isRunning { kill(process.processIdentifier, number) }

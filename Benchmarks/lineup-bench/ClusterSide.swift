@@ -155,6 +155,9 @@ final class RunningCluster {
     ///
     /// - Returns: the last step and the digest of the weights after it.
     func drain() throws -> (step: Int, weights: String) {
+        go()
+        coordinator.leave()
+        coordinator.wait(atMost: 60)
         end()
         let steps = try checkedSteps()
         let store = CheckpointStore(directory: folder + "/checkpoints/recovery")

@@ -12,8 +12,9 @@ struct MachineryPlan {
     /// within the first half.
     let checkpointEvery: Int
 
-    /// More than a run of so many rounds can make.
-    func stepsMax(rounds: Int) -> Int { skipped + (rounds + 1) * (window + 2) }
+    /// Steps whose images the bare loop decodes beforehand: more than so many rounds make, unless a
+    /// step is over faster than the ledger is looked at.
+    func inputs(rounds: Int) -> Int { skipped + (rounds + 1) * (window + 3) }
 }
 
 extension Part {
@@ -56,14 +57,14 @@ extension Part {
         let crops = try bench.crops(withSets: false)
         let rounds = bench.rounds ?? plan.rounds
         let slots = bench.parallelSlots(of: 4)
-        let stepsMax = plan.stepsMax(rounds: rounds)
+        let inputs = plan.inputs(rounds: rounds)
         let overrides =
             plan.settings + [
-                "schedule.steps=\(stepsMax)", "checkpoint.every_steps=0",
+                "schedule.steps=1000000", "checkpoint.every_steps=0",
                 "checkpoint.recovery_seconds=0",
             ]
         let loop = try bench.bareLoop(
-            overrides, crops: crops, parallelSlots: slots, inputs: stepsMax)
+            overrides, crops: crops, parallelSlots: slots, inputs: inputs)
         defer { loop.end() }
         let cluster = try Cluster(
             lineup: bench.lineup, folder: bench.folder + "/run", dataRoot: crops,
@@ -84,6 +85,10 @@ extension Part {
                     round + 1, rounds, bare[round], whole[round], whole[round] / bare[round]))
         }
         let (last, weights) = try cluster.drain()
+        guard last <= inputs else {
+            throw BenchFailure(
+                "the cluster made \(last) steps, the bare loop has images of \(inputs)")
+        }
         _ = try loop.steps(last - plan.skipped - rounds * plan.window)
         let own = try loop.digest()
         guard own == weights else {

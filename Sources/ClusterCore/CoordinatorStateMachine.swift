@@ -312,6 +312,13 @@ public struct CoordinatorStateMachine: Sendable {
         let pause = now - tickedAt
         for id in order { workers[id]!.lastHeard = min(now, workers[id]!.lastHeard + pause) }
         progressAt = min(now, progressAt + pause)
+        lastEvaluatorActivity = min(now, lastEvaluatorActivity + pause)
+        firstPreparedAt = firstPreparedAt.map { min(now, $0 + pause) }
+        switch phase {
+        case .loading(let since): phase = .loading(since: min(now, since + pause))
+        case .finishing(let since): phase = .finishing(since: min(now, since + pause))
+        default: break
+        }
         queue.extendLeases(by: pause)
     }
 

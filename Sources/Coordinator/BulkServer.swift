@@ -31,6 +31,7 @@ final class BulkServer: Sendable {
     private let wakeup = Wakeup()
     private let logger = Logger(label: "lineup.bulk")
     private static let pieceBytesMax = 4 << 20
+    private static let receiversMax = 4
 
     /// Binds the channel and starts its thread.
     init(
@@ -94,8 +95,20 @@ final class BulkServer: Sendable {
         do throws(StorageError) {
             let receiver: CheckpointReceiver
             if let known = receivers[key] {
+                guard Int(clamping: header.total) == known.byteCount else {
+                    throw StorageError(
+                        .invalidValue,
+                        "the state of step \(key.step) is \(header.total) bytes long at \(peer), "
+                            + "\(known.byteCount) at who sent its beginning")
+                }
                 receiver = known
             } else if header.offset == 0 {
+                // One checkpoint is under way at a time; a few more are those of lost senders.
+                if receivers.count >= Self.receiversMax,
+                    let oldest = receivers.keys.min(by: { $0.step < $1.step })
+                {
+                    receivers.removeValue(forKey: oldest)?.abandon()
+                }
                 let directory = key.recovery ? folder.recovery : folder.checkpoints
                 receiver = try CheckpointReceiver(
                     store: CheckpointStore(directory: directory), step: key.step,

@@ -86,7 +86,9 @@ public final class CoordinatorShell {
         if let notice = plan.notice { logger.notice("\(notice)") }
         ledger = try Ledger(path: folder.ledger, lockPath: folder.path + "/" + Ledger.lockName)
         let recovered = try RunRecovery(folder: folder, ledger: ledger, dataSet: dataSet)
-        plan.keep(try ledger.reader.scalars())
+        // Only what comes after the newest checkpoint may have to be done again.
+        try plan.keep(
+            try ledger.reader.scalars(after: recovered.recovery.checkpoints.last?.step ?? 0))
         runID = XXH64.digest(recovered.run.run)
         events = try RunEvents(folder: folder, ledger: ledger)
         machine = CoordinatorStateMachine(

@@ -36,9 +36,15 @@ public struct TrainingPlan: Sendable {
     /// A run whose `schedule.steps` was raised decays later; what is committed stays as it was.
     ///
     /// - Parameter recorded: by step, as ``WireStepScalars/text``.
-    public mutating func keep(_ recorded: [Int: String]) {
+    /// - Throws: ``CoordinatorError`` for scalars that no Lineup writes.
+    public mutating func keep(_ recorded: [Int: String]) throws {
         for (step, text) in recorded {
-            guard let scalars = WireStepScalars(text: text) else { continue }
+            guard let scalars = WireStepScalars(text: text) else {
+                throw CoordinatorError(
+                    .failed,
+                    "the ledger's scalars of step \(step) are '\(text)', expected three bit "
+                        + "patterns; use a copy from before it was changed")
+            }
             if scalars != self.scalars(step: step) { kept[step] = scalars }
         }
     }

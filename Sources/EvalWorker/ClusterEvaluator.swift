@@ -302,10 +302,8 @@ public final class ClusterEvaluator {
             return rows
         }
         do {
-            let file = try CheckpointOnDisk(
+            let checkpoint = try GrantedCheckpoint.open(
                 grant, welcome, context, identity: identity, run: run)
-            defer { file.remove() }
-            let checkpoint = file.reader
             scorer.score(
                 checkpoint, sets: grant.sets, concurrently: true, stop: stop
             ) { set, outcome in
@@ -361,24 +359,19 @@ public final class ClusterEvaluator {
 
 /// A granted checkpoint as a file of this machine: the run's own where it can be read and holds the
 /// granted state, else a fetched copy of the part that scoring needs.
-private struct CheckpointOnDisk {
-    let reader: CheckpointReader
-    private let copy: String?
-
+private enum GrantedCheckpoint {
     /// Headers of networks of any size are shorter.
     private static let headerBytesGuess = 256 << 10
 
-    init(
+    static func open(
         _ grant: WireEvaluationGrant, _ welcome: WireWelcome, _ context: Context,
         identity: String, run: UInt64
-    ) throws {
+    ) throws -> CheckpointReader {
         let shared = welcome.runDirectory + "/" + grant.file
         if let reader = try? CheckpointReader(path: shared, verifying: .weights),
             reader.digests.state == grant.digest
         {
-            self.reader = reader
-            copy = nil
-            return
+            return reader
         }
         let byteCount = Int(clamping: grant.byteCount)
         func fetch(_ count: Int) throws -> Data {
@@ -400,24 +393,16 @@ private struct CheckpointOnDisk {
                 "\(grant.file) holds state \(header.digests.state.hex), the coordinator named "
                     + "\(grant.digest.hex)")
         }
-        // The optimizer's tensors stay where they are: a hole has their place.
+        // The optimizer's tensors stay where they are: a hole has their place. The file is needed by
+        // its name only until it is open.
         let path = FileManager.default.temporaryDirectory.appendingPathComponent(
             "lineup-\(identity).safetensors"
         ).path
+        defer { try? FileManager.default.removeItem(atPath: path) }
         try fetch(header.weightsEnd).write(to: URL(fileURLWithPath: path))
-        do {
-            guard truncate(path, off_t(byteCount)) == 0 else {
-                throw CocoaError(.fileWriteUnknown, userInfo: [NSFilePathErrorKey: path])
-            }
-            reader = try CheckpointReader(path: path, verifying: .weights)
-        } catch {
-            try? FileManager.default.removeItem(atPath: path)
-            throw error
+        guard truncate(path, off_t(byteCount)) == 0 else {
+            throw CocoaError(.fileWriteUnknown, userInfo: [NSFilePathErrorKey: path])
         }
-        copy = path
-    }
-
-    func remove() {
-        if let copy { try? FileManager.default.removeItem(atPath: copy) }
+        return try CheckpointReader(path: path, verifying: .weights)
     }
 }

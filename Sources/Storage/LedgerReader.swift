@@ -141,15 +141,17 @@ public final class LedgerReader: Sendable {
         }
     }
 
-    /// What each committed step's effect was given, in the form in which it was stored.
-    public func scalars() throws(StorageError) -> [Int: String] {
+    /// What each committed step after `step` was given, in the form in which it was stored.
+    public func scalars(after step: Int) throws(StorageError) -> [Int: String] {
         try read {
-            try $0.rows("SELECT step, scalars FROM steps WHERE scalars IS NOT NULL")
-                .reduce(into: [:]) { found, row in
-                    if let text: String = try row.optional("scalars") {
-                        found[try row.get("step")] = text
-                    }
+            try $0.rows(
+                "SELECT step, scalars FROM steps WHERE step > ? AND scalars IS NOT NULL", [step]
+            )
+            .reduce(into: [:]) { found, row in
+                if let text: String = try row.optional("scalars") {
+                    found[try row.get("step")] = text
                 }
+            }
         }
     }
 

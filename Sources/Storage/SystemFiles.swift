@@ -19,10 +19,14 @@ public struct SystemFiles: FileLayer {
     private let access: Access
 
     /// O_DIRECT, which the C library shows only with its extensions.
-    #if arch(x86_64) || arch(i386)
-        fileprivate static let pastPageCache: Int32 = 0o40000
+    ///
+    /// Its value differs between processors; where it is not known, files are written as usual.
+    #if arch(x86_64)
+        fileprivate static let directIO: Int32 = 0o40000
+    #elseif arch(arm64)
+        fileprivate static let directIO: Int32 = 0o200000
     #else
-        fileprivate static let pastPageCache: Int32 = 0o200000
+        fileprivate static let directIO: Int32 = 0
     #endif
 
     /// Makes an access to the files of this machine.
@@ -49,7 +53,7 @@ public struct SystemFiles: FileLayer {
     /// What is written goes past the page cache where the file system can do that.
     public func create(_ path: String) throws(StorageError) -> any OutputFile {
         let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
-        let direct = open(path, flags | Self.pastPageCache, 0o644)
+        let direct = open(path, flags | Self.directIO, 0o644)
         if direct >= 0 { return SystemOutputFile(descriptor: direct, path: path, isDirect: true) }
         // Some file systems create the file before they refuse the flag.
         if errno == EINVAL { unlink(path) }
@@ -219,7 +223,7 @@ private final class SystemOutputFile: OutputFile {
         guard isDirect else { return }
         isDirect = false
         let flags = fcntl(descriptor, F_GETFL)
-        guard flags >= 0, fcntl(descriptor, F_SETFL, flags & ~SystemFiles.pastPageCache) == 0 else {
+        guard flags >= 0, fcntl(descriptor, F_SETFL, flags & ~SystemFiles.directIO) == 0 else {
             throw systemError("cannot write", path)
         }
     }

@@ -85,7 +85,7 @@ final class SnapshotSender: @unchecked Sendable {
     /// Forgets the copy of a step, and older ones.
     func release(step: Int) {
         condition.withLock {
-            for old in copies.keys where old <= step { forget(old) }
+            for old in copies.keys.filter({ $0 <= step }) { forget(old) }
             kept = kept.filter { $0 > step }
         }
     }

@@ -147,7 +147,9 @@ public final class TrainingState: @unchecked Sendable {
         reusing old: StateSnapshot? = nil, threads: Int = 1
     ) throws -> StateSnapshot {
         try pull()
-        let fits = old.map { $0.tensors.map(\.name) == named.map(\.name) } ?? false
+        let fits =
+            old?.tensors.elementsEqual(named) { $0.name == $1.name && $0.shape == $1.shape }
+            ?? false
         let copies =
             fits ? old!.tensors : Self.allocate("", named.map { (name: $0.name, shape: $0.shape) })
         Parallel.run(parts: threads) { [named] part, parts in

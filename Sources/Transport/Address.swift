@@ -36,14 +36,14 @@ public enum Address {
         }
     }
 
-    /// The one of several addresses, separated by spaces, over which a peer is reached fastest.
+    /// The one of a socket's two addresses, separated by a space, over which it is reached fastest.
     ///
     /// A Unix socket counts where it can be opened: its name is random and seen only in the network
     /// namespace of its owner, so that it answers nowhere else.
     public static func choose(_ addresses: String) -> String {
-        let all = addresses.split(separator: " ").map(String.init)
-        return all.first { $0.hasPrefix(localPrefix) && answers($0) }
-            ?? all.first { !$0.hasPrefix(localPrefix) } ?? addresses
+        guard let gap = addresses.range(of: " " + localPrefix) else { return addresses }
+        let local = String(addresses[addresses.index(after: gap.lowerBound)...])
+        return answers(local) ? local : String(addresses[..<gap.lowerBound])
     }
 
     static let localPrefix = "ipc://@"
@@ -58,13 +58,15 @@ public enum Address {
         withUnsafeMutableBytes(of: &target.sun_path) { path in
             for (place, byte) in name.enumerated() { path[place + 1] = byte }
         }
-        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        let kind = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        let descriptor = socket(AF_UNIX, kind, 0)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
         let length = MemoryLayout<sa_family_t>.size + 1 + name.count
         return withUnsafePointer(to: &target) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(descriptor, $0, socklen_t(length)) == 0
+                // Its queue may be full; then somebody listens all the same.
+                connect(descriptor, $0, socklen_t(length)) == 0 || errno == EAGAIN
             }
         }
     }

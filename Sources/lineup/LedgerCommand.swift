@@ -41,7 +41,18 @@ struct LedgerCommand: ParsableCommand {
             let waiting = try waitingEvaluations(of: folder)
             if json {
                 let output = FileHandle.standardOutput
-                try reader.writeJSON(adding: waiting) { try output.write(contentsOf: $0) }
+                // A failure to write is no failure of the ledger.
+                var failure: (any Error)?
+                do {
+                    try reader.writeJSON(adding: waiting) { text in
+                        do { try output.write(contentsOf: text) } catch {
+                            failure = error
+                            throw error
+                        }
+                    }
+                } catch {
+                    throw failure ?? error
+                }
                 try output.write(contentsOf: Data("\n".utf8))
             } else {
                 var snapshot = try reader.snapshot(includesSteps: false)

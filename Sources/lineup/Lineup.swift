@@ -58,7 +58,7 @@ struct Lineup: AsyncParsableCommand {
     private static func isBrokenPipe(_ error: any Error) -> Bool {
         let error = error as NSError
         if error.domain == NSPOSIXErrorDomain { return error.code == Int(EPIPE) }
-        return (error.userInfo[NSUnderlyingErrorKey] as? any Error).map(isBrokenPipe) ?? false
+        return (error.userInfo[NSUnderlyingErrorKey] as? NSError).map(isBrokenPipe) ?? false
     }
 
     private static func run(arguments: [String]) async -> Int32 {

@@ -51,4 +51,33 @@ import Testing
         }
         #expect(goneAt == 51)
     }
+
+    @Test func aPauseAtTheEndOfARunIsNoMissingEvaluator() {
+        // Every step is committed, the last checkpoint durable, its set not scored.
+        var machine = CoordinatorStateMachine(
+            configuration: CoordinatorConfiguration(
+                run: 1, datasetDigest: 5, slotCount: 2, totalSteps: 9, checkpointEverySteps: 0,
+                checkpointMaxLagSteps: 2, evaluationSets: ["val_eval"],
+                evaluationTimeout: .seconds(30), expectedEvaluators: 1,
+                startPatience: .seconds(60), lineupVersion: "test"),
+            source: Nothing(),
+            recovery: CoordinatorRecovery(
+                term: 2, committedStep: 9, committedHistory: 3,
+                checkpoints: [
+                    DurableCheckpoint(
+                        step: 9, history: 3, file: "f", byteCount: 1, digest: 1, isRecovery: false)
+                ], scored: [:]))
+        func isFinished(_ seconds: Int) -> Bool {
+            machine.tick(now: .seconds(seconds)).contains(.finish(.finished))
+        }
+        #expect(!isFinished(1) && !isFinished(2))
+        // Its machine slept for a day; then the evaluator has all its time to come.
+        let morning = 86_400
+        #expect(!isFinished(morning))
+        var endedAfter: Int?
+        for second in 1...120 where endedAfter == nil {
+            if isFinished(morning + second) { endedAfter = second }
+        }
+        #expect(endedAfter.map { (58...61).contains($0) } == true, "\(endedAfter ?? -1)")
+    }
 }

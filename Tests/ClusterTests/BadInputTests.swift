@@ -68,6 +68,7 @@ import Testing
         let run = LocalRun.folder("kept")
         let process = try LocalRun.start(run, steps: 4, trainers: 1)
         #expect(try process.wait() == 0, "\(process.errors)")
+        try aReaderThatLeavesEndsTheCommandQuietly(run)
         try refused(
             ["train", run] + LocalRun.settings(steps: 4), saying: ["exists", "lineup resume"])
         try refused(
@@ -154,6 +155,21 @@ import Testing
         }
         #expect(try process.wait() == 0, "\(process.errors)")
         try LocalRun.checkLedger(run, steps: 12)
+    }
+
+    /// `lineup ledger RUN --json | head` has a reader that leaves.
+    private func aReaderThatLeavesEndsTheCommandQuietly(_ run: String) throws {
+        let process = Process()
+        process.executableURL = try LineupProcess.executable()
+        process.arguments = ["ledger", run, "--json"]
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardError = errors
+        try output.fileHandleForReading.close()
+        try process.run()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 128 + SIGPIPE)
+        #expect(errors.fileHandleForReading.readDataToEndOfFile().isEmpty)
     }
 
     @Test func withoutLibTorchTheRestStillWorks() throws {

@@ -33,32 +33,6 @@ import Testing
         #expect(rows.map(\.step).sorted() == [0, 8, 16, 24].flatMap { [$0, $0, $0] })
         #expect(try ClusterTests.ledgerDigest(run) == ClusterTests.undisturbed.get().ledger)
     }
-
-    @Test(.timeLimit(.minutes(4)))
-    func anEvaluatorWithNothingNewEndsWithCodeZeroAndTrainingGoesOn() throws {
-        let run = LocalRun.folder("idle")
-        let coordinator = try LineupProcess(
-            ["coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers", "1"]
-                + LocalRun.settings(steps: 100_000, every: 100_000)
-                + ["--set", "evaluation.timeout_seconds=1.5"])
-        let address = try LocalRun.address(of: coordinator)
-        let trainer = try LineupProcess(["trainer", "--coordinator", address])
-        let evaluator = try LineupProcess(["evaluator", "--coordinator", address])
-        #expect(try evaluator.wait(seconds: 60) == 0, "\(evaluator.errors)")
-        #expect(coordinator.isRunning && trainer.isRunning, "\(coordinator.errors)")
-        let reader = try LedgerReader(run: run)
-        let rows = try reader.evaluations()
-        #expect(Set(rows.map(\.set)).count == 3, "\(evaluator.errors)")
-        // Idle from the last row on, not from the start.
-        let worker = try #require(try reader.workers().first { $0.role == "evaluator" })
-        let left = try #require(worker.left)
-        #expect(left - (rows.map(\.finished).max() ?? 0) >= 1.5)
-        let step = try #require(try reader.run()).lastStep
-        try LocalRun.wait(for: step + 5, in: run, of: coordinator)
-        coordinator.send(SIGINT)
-        #expect(try coordinator.wait(seconds: 30) == 75, "\(coordinator.errors)")
-        #expect(try trainer.wait(seconds: 30) == 75, "\(trainer.errors)")
-    }
 }
 
 /// A network namespace that one virtual cable joins to this machine.

@@ -10,6 +10,12 @@ import Training
         let state = try TrainingState.initial(configuration)
         _ = try Fixtures.train(state, steps: 3)
         let aside = try state.copyAside(threads: 2)
+        let again = try state.copyAside(reusing: aside)
+        #expect(again.digest() == aside.digest())
+        for (old, new) in zip(aside.tensors, again.tensors) {
+            let place = old.withUnsafeBytes { $0.baseAddress }
+            #expect(new.withUnsafeBytes { $0.baseAddress } == place)
+        }
         #expect(try state.digest(threads: 2) == aside.digest())
         #expect(try state.weightsDigest() == aside.weightsDigest())
         let stored = Dictionary(

@@ -341,7 +341,7 @@ public nonisolated struct WireHello: Sendable {
 
   public var device: String = String()
 
-  /// where the worker's data socket is bound, separated by spaces; trainers only
+  /// where a trainer's data socket is bound: TCP and, after a space, Unix
   public var dataAddress: String = String()
 
   public var numerics: WireNumericsClass {
@@ -393,7 +393,7 @@ public nonisolated struct WireWelcome: Sendable {
 
   public var datasetDigest: UInt64 = 0
 
-  /// the coordinator's own data socket, separated by spaces
+  /// the coordinator's own data socket, in the same form
   public var dataAddress: String = String()
 
   public var committedStep: UInt64 = 0
