@@ -83,10 +83,10 @@ finish() {
 # row NETWORK HOW RUN
 row() {
     local weights ledger steps verdict=same
-    weights=$("$lineup" checkpoint digest "$3"/checkpoints/step-*[1-9]*.safetensors | tail -n 1)
-    weights=${weights%% *}
+    local files=("$3"/checkpoints/step-*.safetensors)
+    weights=$("$lineup" checkpoint digest "${files[-1]}")
     ledger=$("$lineup" ledger digest "$3")
-    steps=$("$lineup" ledger "$3" --json | grep -o '"total_seconds"' | wc -l)
+    steps=$("$lineup" ledger "$3" --json | grep -o '"fraction_positive"' | wc -l)
     if [ -z "$wanted" ]; then
         wanted="$weights $ledger"
         verdict=first
