@@ -86,7 +86,7 @@ row() {
     local files=("$3"/checkpoints/step-*.safetensors)
     weights=$("$lineup" checkpoint digest "${files[-1]}")
     ledger=$("$lineup" ledger digest "$3")
-    steps=$("$lineup" ledger "$3" --json | grep -o '"fraction_positive"' | wc -l)
+    steps=$("$lineup" ledger "$3" --json | grep -o '"active_count"' | wc -l)
     if [ -z "$wanted" ]; then
         wanted="$weights $ledger"
         verdict=first
@@ -94,7 +94,7 @@ row() {
         verdict=DIFFERS
         status=1
     fi
-    printf '%-9s %-46s %-17s %-17s %5s  %s\n' "$1" "$2" "$weights" "$ledger" "$steps" "$verdict"
+    printf '%-9s %-52s %-17s %-17s %5s  %s\n' "$1" "$2" "$weights" "$ledger" "$steps" "$verdict"
 }
 
 say "making a small data set of real photographs"
@@ -104,7 +104,7 @@ say "making a small data set of real photographs"
     "$lineup" curate "$crops" --seed 1 --images-per-set 300 >>"$folder/data.log" 2>&1 ||
     fail "the data set could not be made; see $folder/data.log"
 
-printf '%-9s %-46s %-17s %-17s %5s\n' network how weights ledger steps
+printf '%-9s %-52s %-17s %-17s %5s\n' network how weights ledger steps
 for network in $networks; do
     wanted=
     for trainers in 1 2 3 4; do
@@ -120,7 +120,7 @@ for network in $networks; do
         disturb "$run" "$signal" "$first" "$last"
         [ "$signal" = KILL ] || [ "$code" -eq 75 ] ||
             fail "$run ended with $code after an interrupt, not with 75; see $run.log"
-        setsid "$lineup" resume "$run" --trainers 3 >>"$run.log" 2>&1 &
+        setsid "$lineup" resume "$run" --trainers 3 --evaluators 0 >>"$run.log" 2>&1 &
         cluster=$!
         finish "$run" 0
         how=$([ "$signal" = KILL ] && echo "kill -9 of everything" || echo "Ctrl+C")

@@ -434,6 +434,8 @@ public struct CoordinatorStateMachine: Sendable {
     private mutating func workerGone(
         _ id: String, why: String, failed: Bool, now: Duration
     ) -> [CoordinatorAction] {
+        // In the end everybody was told to stop, and leaves.
+        if case .ended = phase { return [] }
         guard let worker = workers.removeValue(forKey: id) else { return [] }
         order.removeAll { $0 == id }
         var actions: [CoordinatorAction] = []

@@ -30,6 +30,13 @@ import Testing
         actions.contains { if case .workerLeft("e", _) = $0 { true } else { false } }
     }
 
+    @Test func whoLeavesAfterTheEndIsNotLost() {
+        var machine = Self.coordinator()
+        let end = machine.drain(now: .seconds(1))
+        #expect(end.contains(.finish(.drained)) && Self.isGone(end))
+        #expect(machine.disconnected("e", now: .seconds(2)).isEmpty)
+    }
+
     @Test func aSilentWorkerIsGivenUp() {
         var machine = Self.coordinator()
         var goneAt: Int?
