@@ -33,7 +33,7 @@ status=0
 
 settings() {
     case $1 in
-    basic) echo schedule.steps=200 checkpoint.every_steps=50 network.backbone=basic ;;
+    basic) echo schedule.steps=200 checkpoint.every_steps=50 network.backbone=basic batch.identities=6 ;;
     resnet50)
         echo schedule.steps=20 checkpoint.every_steps=10 network.backbone=resnet50 \
             input.height=64 input.width=32 augmentation.crop_from_height=72 \
