@@ -150,8 +150,4 @@ extension Part {
                 return first.reduce(0, +) - second.reduce(0, +)
             })
     }
-
-    static func mean(_ values: [Double]) -> Double {
-        values.reduce(0, +) / Double(values.count)
-    }
 }

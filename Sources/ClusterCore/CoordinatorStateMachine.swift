@@ -96,7 +96,6 @@ public struct CoordinatorStateMachine: Sendable {
     var hadEvaluator = false
     /// When the step under way last came forward.
     var progressAt: Duration = .zero
-    var tickedAt: Duration?
     var streamFailures: [Int: Int] = [:]
     var isDraining = false
     var lastEvaluatorActivity: Duration = .zero
@@ -272,7 +271,6 @@ public struct CoordinatorStateMachine: Sendable {
     /// Time has passed.
     public mutating func tick(now: Duration) -> [CoordinatorAction] {
         var actions: [CoordinatorAction] = []
-        discountPause(now: now)
         for id in order {
             guard let worker = workers[id], worker.hello.role != .observer else { continue }
             let silent = now - worker.lastHeard
@@ -302,24 +300,6 @@ public struct CoordinatorStateMachine: Sendable {
         default: break
         }
         return actions
-    }
-
-    /// Whoever did not tick did not listen either: a coordinator that was halted, or whose machine
-    /// slept, holds nobody's silence against them.
-    private mutating func discountPause(now: Duration) {
-        defer { tickedAt = now }
-        guard let tickedAt, now - tickedAt > .seconds(1) else { return }
-        let pause = now - tickedAt
-        for id in order { workers[id]!.lastHeard = min(now, workers[id]!.lastHeard + pause) }
-        progressAt = min(now, progressAt + pause)
-        lastEvaluatorActivity = min(now, lastEvaluatorActivity + pause)
-        firstPreparedAt = firstPreparedAt.map { min(now, $0 + pause) }
-        switch phase {
-        case .loading(let since): phase = .loading(since: min(now, since + pause))
-        case .finishing(let since): phase = .finishing(since: min(now, since + pause))
-        default: break
-        }
-        queue.extendLeases(by: pause)
     }
 
     /// A step that does not come forward has a member who alone holds it up, or whose data

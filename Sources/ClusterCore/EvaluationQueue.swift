@@ -120,16 +120,6 @@ public struct EvaluationQueue: Sendable {
         }
     }
 
-    /// Time in which no evaluator could be heard does not count.
-    mutating func extendLeases(by pause: Duration) {
-        for (task, state) in states {
-            if case .leased(let evaluator, let deadline, let failures) = state {
-                states[task] = .leased(
-                    to: evaluator, deadline: deadline + pause, failures: failures)
-            }
-        }
-    }
-
     /// Frees tasks whose lease has run out.
     public mutating func tick(now: Duration) {
         for (task, state) in states {

@@ -63,6 +63,7 @@ public final class CoordinatorShell {
     private let logger = Logger(label: "lineup.coordinator")
     private let clock = ContinuousClock()
     private let begun: ContinuousClock.Instant
+    private var awake = AwakeClock()
     private var descriptors: [Int32: String] = [:]
     private var outcome: CoordinatorOutcome?
     /// Where workers connect.
@@ -159,7 +160,8 @@ public final class CoordinatorShell {
         return outcome!
     }
 
-    private var now: Duration { clock.now - begun }
+    /// Time since the start, without pauses of this process.
+    private var now: Duration { awake.now(at: clock.now - begun) }
 
     private func finish() throws {
         bulk.stop()

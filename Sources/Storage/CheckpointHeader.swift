@@ -29,7 +29,7 @@ public struct CheckpointHeader: Sendable {
             SafetensorsLayout(prefix: prefix, byteCount: byteCount, path: path), path: path)
     }
 
-    private init(_ layout: SafetensorsLayout, path: String) throws(StorageError) {
+    init(_ layout: SafetensorsLayout, path: String) throws(StorageError) {
         self.layout = layout
         metadata = try CheckpointMetadata(pairs: layout.metadata, path: path)
         let pairs = layout.metadata

@@ -32,18 +32,11 @@ public struct CheckpointReader: Sendable {
     public init(
         path: String, verifying: Verification = .state, files: any FileLayer = SystemFiles()
     ) throws(StorageError) {
-        let contents = try files.contents(of: path)
-        let header = try CheckpointHeader(
-            prefix: contents.bytes, byteCount: contents.bytes.count, path: path)
+        let file = try SafetensorsFile(path: path, files: files)
+        header = try CheckpointHeader(file.layout, path: path)
         self.path = path
-        self.header = header
-        byteCount = contents.bytes.count
-        tensors = header.layout.tensors.map { tensor in
-            CheckpointTensor(
-                name: tensor.name, type: tensor.type, shape: tensor.shape,
-                bytes: UnsafeRawBufferPointer(rebasing: contents.bytes[tensor.range]),
-                owner: contents)
-        }
+        byteCount = file.byteCount
+        tensors = file.tensors
         indices = Dictionary(uniqueKeysWithValues: tensors.enumerated().map { ($1.name, $0) })
         try verify(verifying)
     }

@@ -9,8 +9,10 @@ public struct SafetensorsFile: Sendable {
 
     /// Where the file lies.
     public let path: String
+    /// What its header says.
+    public let layout: SafetensorsLayout
     /// The pairs of `__metadata__`.
-    public let metadata: [String: String]
+    public var metadata: [String: String] { layout.metadata }
     /// The tensors in file order; their bytes live as long as any of them is held.
     public let tensors: [CheckpointTensor]
     /// Bytes of the whole file.
@@ -24,7 +26,7 @@ public struct SafetensorsFile: Sendable {
         let layout = try SafetensorsLayout(
             prefix: contents.bytes, byteCount: contents.bytes.count, path: path)
         self.path = path
-        metadata = layout.metadata
+        self.layout = layout
         tensors = layout.tensors.map { tensor in
             CheckpointTensor(
                 name: tensor.name, type: tensor.type, shape: tensor.shape,

@@ -75,33 +75,6 @@ public struct SerialisedCheckpoint: Sendable {
         for tensor in tensors where !tensor.bytes.isEmpty { try body(tensor.bytes) }
     }
 
-    /// Copies a part of the file's bytes.
-    ///
-    /// - Returns: `count` bytes from `offset` on, fewer at the end, none beyond it.
-    public func chunk(at offset: Int, count: Int) -> [UInt8] {
-        let low = max(0, min(offset, byteCount))
-        let high = low + max(0, min(count, byteCount - low))
-        return [UInt8](unsafeUninitializedCapacity: high - low) { target, written in
-            var pieceStart = 0
-            header.withUnsafeBytes { copyPart(of: $0) }
-            for tensor in tensors {
-                if pieceStart >= high { break }
-                copyPart(of: tensor.bytes)
-            }
-            func copyPart(of piece: UnsafeRawBufferPointer) {
-                let from = max(low, pieceStart)
-                let to = min(high, pieceStart + piece.count)
-                if from < to {
-                    let part = piece[from - pieceStart..<to - pieceStart]
-                    UnsafeMutableRawBufferPointer(target)[from - low..<to - low]
-                        .copyBytes(from: part)
-                    written += to - from
-                }
-                pieceStart += piece.count
-            }
-        }
-    }
-
     private static func header(
         _ tensors: [CheckpointTensor], _ metadata: CheckpointMetadata, _ digests: StateDigests
     ) -> [UInt8] {

@@ -47,44 +47,25 @@ import Testing
     }
 
     @Test func aPauseOfTheCoordinatorItselfIsNobodysSilence() {
+        var clock = AwakeClock()
         var machine = Self.coordinator()
-        for tenth in 1...50 { _ = machine.tick(now: .milliseconds(100 * tenth)) }
+        for tenth in 1...50 { _ = machine.tick(now: clock.now(at: .milliseconds(100 * tenth))) }
         // Five seconds of silence, then ten minutes in which the coordinator was halted.
-        #expect(!Self.isGone(machine.tick(now: .seconds(605))))
         var goneAt: Int?
-        for tenth in 1...200 where goneAt == nil {
-            let now = Duration.seconds(605) + .milliseconds(100 * tenth)
-            if Self.isGone(machine.tick(now: now)) { goneAt = tenth }
+        for tenth in 0...200 where goneAt == nil {
+            let moment = Duration.seconds(605) + .milliseconds(100 * tenth)
+            if Self.isGone(machine.tick(now: clock.now(at: moment))) { goneAt = tenth }
         }
         #expect(goneAt == 51)
     }
 
-    @Test func aPauseAtTheEndOfARunIsNoMissingEvaluator() {
-        // Every step is committed, the last checkpoint durable, its set not scored.
-        var machine = CoordinatorStateMachine(
-            configuration: CoordinatorConfiguration(
-                run: 1, datasetDigest: 5, slotCount: 2, totalSteps: 9, checkpointEverySteps: 0,
-                checkpointMaxLagSteps: 2, evaluationSets: ["val_eval"],
-                evaluationTimeout: .seconds(30), expectedEvaluators: 1,
-                startPatience: .seconds(60), lineupVersion: "test"),
-            source: Nothing(),
-            recovery: CoordinatorRecovery(
-                term: 2, committedStep: 9, committedHistory: 3,
-                checkpoints: [
-                    DurableCheckpoint(
-                        step: 9, history: 3, file: "f", byteCount: 1, digest: 1, isRecovery: false)
-                ], scored: [:]))
-        func isFinished(_ seconds: Int) -> Bool {
-            machine.tick(now: .seconds(seconds)).contains(.finish(.finished))
-        }
-        #expect(!isFinished(1) && !isFinished(2))
-        // Its machine slept for a day; then the evaluator has all its time to come.
-        let morning = 86_400
-        #expect(!isFinished(morning))
-        var endedAfter: Int?
-        for second in 1...120 where endedAfter == nil {
-            if isFinished(morning + second) { endedAfter = second }
-        }
-        #expect(endedAfter.map { (58...61).contains($0) } == true, "\(endedAfter ?? -1)")
+    @Test func onlyPausesAreLeftOutOfTheAwakeTime() {
+        var clock = AwakeClock()
+        #expect(clock.now(at: .milliseconds(300)) == .milliseconds(300))
+        #expect(clock.now(at: .milliseconds(1_300)) == .milliseconds(1_300))
+        // A day, of which nothing counts; a second that is just not too long.
+        #expect(clock.now(at: .milliseconds(86_401_300)) == .milliseconds(1_300))
+        #expect(clock.now(at: .milliseconds(86_402_300)) == .milliseconds(2_300))
+        #expect(clock.now(at: .milliseconds(86_402_300)) == .milliseconds(2_300))
     }
 }

@@ -63,23 +63,25 @@ import Testing
         #expect(contents[0]["sets/val_eval.csv"] != contents[2]["sets/val_eval.csv"])
     }
 
+    /// `val_eval` of the standard data, and its images.
+    private func valEval(
+        negatives: Curator.OccludedNegatives
+    ) throws -> (set: EvaluationSet, samples: [Sample]) {
+        let folder = try standard()
+        _ = try folder.curate(images: 1000, negatives: negatives)
+        let data = try DataSet(loading: "\(folder.path)/crops", sets: ["val_eval"])
+        return (data.sets[0], data.sets[0].catalogueIndices.map { data.catalogue.samples[$0] })
+    }
+
     /// Every frame has three objects; without the covered one frame 1 has too few.
     @Test func droppedNegativesAreUncovered() throws {
-        let folder = try standard()
-        _ = try folder.curate(images: 1000, negatives: .drop)
-        let data = try DataSet(loading: "\(folder.path)/crops", sets: ["val_eval"])
-        let set = data.sets[0]
-        let samples = set.catalogueIndices.map { data.catalogue.samples[$0] }
+        let (set, samples) = try valEval(negatives: .drop)
         #expect(samples.allSatisfy { $0.occluded == false })
         #expect(set.tuples.allSatisfy { samples[$0.positive].frame != 1 })
     }
 
     @Test func keptNegativesMayBeCovered() throws {
-        let folder = try standard()
-        _ = try folder.curate(images: 1000, negatives: .keep)
-        let data = try DataSet(loading: "\(folder.path)/crops", sets: ["val_eval"])
-        let set = data.sets[0]
-        let samples = set.catalogueIndices.map { data.catalogue.samples[$0] }
+        let (set, samples) = try valEval(negatives: .keep)
         #expect(set.tuples.contains { $0.negatives.contains { samples[$0].occluded == true } })
     }
 

@@ -14,6 +14,6 @@ python=${1:-python3}
 }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-LINEUP_PARITY_DIR=$folder swift test -c release --no-parallel --filter ParityDump
+LINEUP_PARITY_DIR=$folder make test FILTER=ParityDump
 "$python" scripts/parity/bare_loop.py "$folder"
 "$python" scripts/parity/independent.py "$folder"
