@@ -51,6 +51,7 @@ let package = Package(
         module("Settings", ["Basics"], pure: true),
         module("Protocol", ["Basics", protobuf]),
         module("ClusterCore", ["Basics", "Protocol"], pure: true),
+        module("Simulation", ["Basics", "Protocol", "ClusterCore"], pure: true),
         module("Transport", ["Basics", "Protocol", "CZeroMQ", log]),
         module("Storage", ["Basics", database]),
         module("Images", ["Basics", "CTurboJPEG"]),
@@ -86,8 +87,8 @@ let package = Package(
             dependencies: [
                 "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Images",
                 "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "Scoring",
-                "Coordinator", "TrainerWorker", "EvalWorker", "Dashboard", arguments, log,
-                subprocess,
+                "Coordinator", "TrainerWorker", "EvalWorker", "Dashboard", "Simulation",
+                arguments, log, subprocess,
             ],
             swiftSettings: shared
         ),
@@ -113,6 +114,7 @@ let package = Package(
         tests("SettingsTests", ["Settings", "Basics"]),
         tests("ProtocolTests", ["Protocol", "Basics", protobuf]),
         tests("ClusterCoreTests", ["ClusterCore", "Protocol", "Basics"]),
+        tests("SimulationTests", ["Simulation"]),
         tests("TransportTests", ["Transport", "Protocol", "Basics"]),
         tests("StorageTests", ["Storage", "Basics", database], fixtures: true),
         tests("ImagesTests", ["Images", "Basics"], fixtures: true),

@@ -1,7 +1,20 @@
 internal import Basics
-internal import Protocol
+public import Protocol
 
 extension CoordinatorStateMachine {
+    /// The rows of an evaluation are in the ledger.
+    public mutating func evaluationRecorded(
+        _ rows: WireEvaluationRows, from worker: String, now: Duration
+    ) -> [CoordinatorAction] {
+        queue.recorded(.init(step: Int(clamping: rows.step), set: rows.set))
+        noteScore(rows)
+        lastEvaluatorActivity = now
+        var ack = WireEvaluationAck()
+        ack.step = rows.step
+        ack.set = rows.set
+        return [.send(.evaluationAck(ack), to: worker)] + finishIfDone(now: now)
+    }
+
     mutating func evaluationPoll(
         _ poll: WireEvaluationPoll, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
@@ -58,13 +71,15 @@ extension CoordinatorStateMachine {
             ]
         }
         guard let checkpoint = durable.last(where: { $0.step == step && !$0.isRecovery }),
-            checkpoint.digest == rows.checkpointDigest
+            checkpoint.digest == rows.checkpointDigest,
+            configuration.evaluationSets.contains(rows.set)
         else {
             return [
                 .event(
                     kind: "evaluation_refused", severity: .error,
-                    text: "\(worker) scored \(rows.set) of step \(step) on a file with digest "
-                        + "\(rows.checkpointDigest.hex), which is not the run's checkpoint"),
+                    text: "\(worker) scored '\(rows.set.prefix(64))' of step \(step) on a file "
+                        + "with digest \(rows.checkpointDigest.hex); that is no set of a checkpoint of "
+                        + "this run"),
                 .send(.evaluationAck(ack), to: worker),
             ]
         }

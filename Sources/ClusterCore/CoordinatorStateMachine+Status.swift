@@ -20,7 +20,7 @@ extension CoordinatorStateMachine {
         status.generation = generation
         status.firstStep = UInt64(firstStep)
         if case .ended = phase { status.final = true }
-        status.workers = order.compactMap { id in
+        status.workers = order.all.compactMap { id in
             guard let worker = workers[id], worker.hello.role != .observer else { return nil }
             var row = WireWorkerStatus()
             row.worker = id
@@ -44,16 +44,11 @@ extension CoordinatorStateMachine {
         if recentEvents.count > 8 { recentEvents.removeFirst() }
     }
 
-    private func leaseCount(_ id: String) -> Int {
-        switch phase {
-        case .stepping(let flight), .committing(let flight):
-            flight.leases.count { $0.worker == id }
-        default: 0
-        }
-    }
+    private func leaseCount(_ id: String) -> Int { flight?.slots(of: id).count ?? 0 }
 
     private var stateName: String {
         switch phase {
+        case .recovering: "waiting for the trainers of the last term"
         case .gathering: "waiting for trainers"
         case .loading: "trainers load the state"
         case .stepping, .committing: isDraining ? "draining" : "training"

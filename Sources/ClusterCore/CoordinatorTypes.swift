@@ -24,8 +24,14 @@ public struct CoordinatorConfiguration: Sendable {
     public var expectedEvaluators: Int
     /// How long they are waited for once the first is prepared.
     public var startPatience: Duration
-    /// A worker silent for longer is expelled.
+    /// A worker silent for longer is let go, and so is a member that alone holds up a step.
     public var silenceMax: Duration
+    /// A slot whose holder is silent for longer goes to a second member as well.
+    public var suspicionMin: Duration
+    /// How long a new term waits for the trainers of the last one.
+    public var returnPatience: Duration
+    /// What a worker lacks is said again after this time.
+    public var repeatInterval: Duration
     /// `checkpoint.recovery_seconds`: how much work may be lost at most when every trainer dies; nil
     /// takes no recovery snapshots.
     public var recoveryInterval: Duration?
@@ -42,7 +48,9 @@ public struct CoordinatorConfiguration: Sendable {
         checkpointEverySteps: Int,
         checkpointMaxLagSteps: Int, evaluationSets: [String], evaluationTimeout: Duration,
         expectedTrainers: Int = 1, expectedEvaluators: Int = 0,
-        startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(10),
+        startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(5),
+        suspicionMin: Duration = .seconds(1), returnPatience: Duration = .seconds(1),
+        repeatInterval: Duration = .milliseconds(500),
         recoveryInterval: Duration? = .seconds(60), stepsAhead: Int = 3, isBitwise: Bool = true,
         lineupVersion: String
     ) {
@@ -58,6 +66,9 @@ public struct CoordinatorConfiguration: Sendable {
         self.expectedEvaluators = expectedEvaluators
         self.startPatience = startPatience
         self.silenceMax = silenceMax
+        self.suspicionMin = suspicionMin
+        self.returnPatience = returnPatience
+        self.repeatInterval = repeatInterval
         self.recoveryInterval = recoveryInterval
         self.stepsAhead = stepsAhead
         self.isBitwise = isBitwise
@@ -110,6 +121,14 @@ public struct CoordinatorRecovery: Sendable {
     public var committedStep: Int
     /// History digest up to the last step in the ledger.
     public var committedHistory: UInt64
+    /// Digest of the last step in the ledger, 0 when none.
+    public var committedDigest: UInt64
+    /// History digest up to the step before the last one.
+    public var previousHistory: UInt64
+    /// Trainers that had not left when the last term ended: they may come back with their state.
+    public var liveTrainers: [String]
+    /// Workers that left for ``CoordinatorStateMachine/quarantineReason``.
+    public var quarantined: [String]
     /// Files that verify and are not newer than the ledger, oldest first.
     public var checkpoints: [DurableCheckpoint]
     /// Sets with rows in the ledger, by step of the checkpoint.
@@ -121,11 +140,16 @@ public struct CoordinatorRecovery: Sendable {
     public init(
         term: UInt64, committedStep: Int, committedHistory: UInt64,
         checkpoints: [DurableCheckpoint], scored: [Int: Set<String>],
-        numericsClass: String = ""
+        numericsClass: String = "", committedDigest: UInt64 = 0, previousHistory: UInt64 = 0,
+        liveTrainers: [String] = [], quarantined: [String] = []
     ) {
         self.term = term
         self.committedStep = committedStep
         self.committedHistory = committedHistory
+        self.committedDigest = committedDigest
+        self.previousHistory = previousHistory
+        self.liveTrainers = liveTrainers
+        self.quarantined = quarantined
         self.checkpoints = checkpoints
         self.scored = scored
         self.numericsClass = numericsClass
@@ -140,6 +164,10 @@ public enum CoordinatorOutcome: Equatable, Sendable {
     case drained
     /// The run cannot go on; the reason says what to do.
     case failed(String)
+    /// Workers computed different numbers and nobody knows who is right; nothing was committed.
+    case disagreed(String)
+    /// Another coordinator has begun a newer term of the run.
+    case superseded
 }
 
 /// How grave an event is.
@@ -165,6 +193,8 @@ public enum CoordinatorAction: Sendable, Equatable {
     case recordNumerics(String)
     /// Recovery snapshots of older steps than this serve nobody any more.
     case dropRecoverySnapshots(before: Int)
+    /// Read the ledger's term, then report ``CoordinatorStateMachine/termRead(_:for:now:)``.
+    case readTerm(String)
     /// Drop the connection's state for a worker that is refused or expelled.
     case forget(String)
     /// An event for ledger, log and observers.

@@ -20,6 +20,10 @@ public struct ExchangeStateMachine: Sendable {
         case broadcast(blocks: [Int], to: [String])
         /// Every block of the effect is there.
         case complete
+        /// Ask for partials of these blocks again: what was sent did not arrive.
+        case wantPartials(blocks: [Int], from: String)
+        /// Ask an owner for these blocks again.
+        case wantResults(blocks: [Int], from: String)
     }
 
     /// Slots in the step.
@@ -28,6 +32,8 @@ public struct ExchangeStateMachine: Sendable {
     public let blockCount: Int
     private let me: String
     private var members: [String]
+    private var listeners: [String]
+    private let fold: Int
     private var held: Set<Int> = []
     private var sharesSent = false
     /// Runs whose partial this member holds, by owned block.
@@ -39,14 +45,21 @@ public struct ExchangeStateMachine: Sendable {
     ///
     /// - Parameters:
     ///   - members: every member in the order the coordinator gave; block `k` belongs to
-    ///     `members[k % members.count]`.
-    public init(me: String, members: [String], slotCount: Int, blockCount: Int) {
-        precondition(members.contains(me), "\(me) exchanges without being a member of \(members)")
+    ///     `members[(k + fold) % members.count]`. Whoever is not among them only listens.
+    ///   - listeners: joiners, who get every finished block.
+    ///   - fold: how often the step was folded before; another member folds each block.
+    public init(
+        me: String, members: [String], listeners: [String] = [], slotCount: Int,
+        blockCount: Int, fold: Int = 0
+    ) {
         precondition(slotCount > 0 && blockCount > 0, "an exchange needs slots and blocks")
+        precondition(!members.isEmpty, "an exchange needs members")
         self.me = me
         self.members = members
+        self.listeners = listeners
         self.slotCount = slotCount
         self.blockCount = blockCount
+        self.fold = fold
         partials = Array(repeating: [], count: blockCount)
         finished = Array(repeating: false, count: blockCount)
     }
@@ -55,7 +68,7 @@ public struct ExchangeStateMachine: Sendable {
     public var isComplete: Bool { finishedCount == blockCount }
 
     /// The member who folds a block.
-    public func owner(of block: Int) -> String { members[block % members.count] }
+    public func owner(of block: Int) -> String { members[(block + fold) % members.count] }
 
     /// Whether a received block is still wanted; the shell then keeps its bytes.
     public func wantsResult(_ block: Int) -> Bool {
@@ -94,17 +107,27 @@ public struct ExchangeStateMachine: Sendable {
     /// What this member has finished goes to everyone when it now owns the block, and to the new
     /// owner otherwise; partials of unfinished blocks go to the new owners. What arrives twice is
     /// the same bits and is dropped.
-    public mutating func membersChanged(_ members: [String]) -> [Action] {
-        precondition(members.contains(me), "\(me) exchanges without being a member of \(members)")
+    public mutating func membersChanged(
+        _ members: [String], listeners: [String] = []
+    ) -> [Action] {
+        precondition(!members.isEmpty, "an exchange needs members")
+        let isSame = self.members == members
+        let newcomers = listeners.filter { !self.listeners.contains($0) && $0 != me }
         self.members = members
-        var actions: [Action] = []
-        let others = members.filter { $0 != me }
+        self.listeners = listeners
         let done = finished.indices.filter { finished[$0] }
         let mine = done.filter { owner(of: $0) == me }
-        if !mine.isEmpty && !others.isEmpty {
-            actions.append(.broadcast(blocks: mine, to: others))
+        if isSame {
+            // Only leases or listeners differ.
+            guard !mine.isEmpty, !newcomers.isEmpty else { return [] }
+            return [.broadcast(blocks: mine, to: newcomers)]
         }
-        for other in others {
+        var actions: [Action] = []
+        let audience = audience
+        if !mine.isEmpty && !audience.isEmpty {
+            actions.append(.broadcast(blocks: mine, to: audience))
+        }
+        for other in members where other != me {
             let theirs = done.filter { owner(of: $0) == other }
             if !theirs.isEmpty { actions.append(.broadcast(blocks: theirs, to: [other])) }
         }
@@ -113,6 +136,46 @@ public struct ExchangeStateMachine: Sendable {
         actions += settle(finished.indices.filter { !finished[$0] && owner(of: $0) == me })
         return actions
     }
+
+    // MARK: What got lost
+
+    /// What to ask for when nothing has come for a while.
+    public func missing() -> [Action] {
+        var actions: [Action] = []
+        for member in members {
+            let blocks = finished.indices.filter { !finished[$0] && owner(of: $0) == member }
+            guard !blocks.isEmpty else { continue }
+            if member != me {
+                actions.append(.wantResults(blocks: blocks, from: member))
+            } else {
+                for other in members where other != me {
+                    actions.append(.wantPartials(blocks: blocks, from: other))
+                }
+            }
+        }
+        return actions
+    }
+
+    /// A member lacks finished blocks.
+    public func resultsWanted(_ blocks: [Int], by worker: String) -> [Action] {
+        let there = blocks.filter { finished.indices.contains($0) && finished[$0] }
+        return there.isEmpty || worker == me ? [] : [.broadcast(blocks: there, to: [worker])]
+    }
+
+    /// An owner lacks partials: it gets them, or the block where that is finished here.
+    public func partialsWanted(_ blocks: [Int], by worker: String) -> [Action] {
+        let known = blocks.filter { finished.indices.contains($0) }
+        var actions = resultsWanted(known, by: worker)
+        let open = known.filter { !finished[$0] && owner(of: $0) == worker }
+        guard sharesSent, !open.isEmpty, worker != me else { return actions }
+        for run in FoldTree.cover(held, slotCount: slotCount) {
+            actions.append(.sendPartial(run: run, blocks: open, to: worker))
+        }
+        return actions
+    }
+
+    /// Everyone who gets the blocks that this member folds.
+    private var audience: [String] { (members + listeners).filter { $0 != me } }
 
     private mutating func share() -> [Action] {
         var actions: [Action] = []
@@ -151,8 +214,8 @@ public struct ExchangeStateMachine: Sendable {
         }
         guard !done.isEmpty else { return actions }
         actions.append(.finish(blocks: done))
-        let others = members.filter { $0 != me }
-        if !others.isEmpty { actions.append(.broadcast(blocks: done, to: others)) }
+        let audience = audience
+        if !audience.isEmpty { actions.append(.broadcast(blocks: done, to: audience)) }
         if isComplete { actions.append(.complete) }
         return actions
     }

@@ -1,52 +1,18 @@
 public import Basics
 public import Protocol
 
-/// Effects of a trainer's decisions, carried out by its shell in order.
-public enum TrainerAction: Sendable, Equatable {
-    /// Send a control message to the coordinator.
-    case send(WireBody)
-    /// Load settings, data set and engine, then report ``TrainerStateMachine/prepared(_:)``.
-    case prepare(WireWelcome)
-    /// Get the state, then report ``TrainerStateMachine/stateLoaded(step:digest:)``.
-    case load(WireLoadState)
-    /// Send the committed state of this step to a joiner.
-    case donate(WireDonateState)
-    /// Start decoding these mini-batches; those of the first step are needed first.
-    case prefetch([WireStepSamples], slots: [Int])
-    /// Compute these slots, reporting ``TrainerStateMachine/slotComputed(_:)`` for each.
-    case compute(step: Int, slots: [Int], samples: WireStepSamples)
-    /// Open the exchange of a step; parked data of it can be taken in.
-    case openExchange(step: Int, history: UInt64, members: [WireMember])
-    /// The members changed: connect to whoever is new.
-    case membersChanged([WireMember])
-    /// Carry out what the exchange decided.
-    case exchange(ExchangeStateMachine.Action)
-    /// Digest the complete effect, then report ``TrainerStateMachine/effectDigested(_:state:)``.
-    case digestEffect(step: Int, scalars: WireStepScalars)
-    /// Change the state by the staged effect, then report ``TrainerStateMachine/applied(step:)``.
-    case apply(step: Int, scalars: WireStepScalars)
-    /// Copy the state aside before the next apply; send it when `send` is set.
-    case snapshot(step: Int, recovery: Bool, send: Bool)
-    /// Send the copy made before.
-    case sendSnapshot(step: Int, recovery: Bool)
-    /// The copy is no longer needed.
-    case releaseSnapshot(step: Int)
-    /// The trainer's work is over.
-    case leave(WireStop)
-    /// The coordinator does not want this worker.
-    case refused(WireRefusal)
-    /// Something is wrong with this worker's state: say so and leave.
-    case fail(String)
-}
-
 /// Everything a trainer decides: what to compute, when to say READY, when to apply.
 ///
 /// Holds no clock, socket, file or tensor. The one place where training state changes is
-/// ``TrainerAction/apply(step:scalars:)``, and it leaves here only after the coordinator's COMMIT
-/// with the digest of the effect that was staged.
+/// ``TrainerAction/apply(step:scalars:epoch:)``, and it leaves here only after the coordinator's
+/// COMMIT with the digest of the effect that was staged. A connection that is lost changes nothing:
+/// the step in hand goes on, and the next coordinator is told what there is.
+///
+/// What is lost on the way is repeated: this machine says several times a second what it stands on,
+/// and the coordinator answers what is not up to date.
 public struct TrainerStateMachine: Sendable {
     enum Phase: Sendable, Equatable {
-        /// HELLO is sent. Leaves for `preparing` at WELCOME.
+        /// Not welcomed yet. Leaves for `preparing` at WELCOME.
         case greeting
         /// The shell loads data set and engine. Leaves for `standingBy`.
         case preparing
@@ -54,7 +20,7 @@ public struct TrainerStateMachine: Sendable {
         case standingBy
         /// The shell gets the state. Leaves for `active`.
         case loading
-        /// Takes part in steps.
+        /// Holds a state: takes part in steps, or listens to them.
         case active
         /// Left, refused or stopped.
         case gone
@@ -66,37 +32,85 @@ public struct TrainerStateMachine: Sendable {
         var exchange: ExchangeStateMachine
         /// Slots under way or done here.
         var started: Set<Int> = []
-        var done: Set<Int> = []
+        var done: [Int: WireSlotDone] = [:]
         var digest: UInt64?
         var stateDigest: UInt64 = 0
         var isDigesting = false
-        var readySaid: UInt64?
+        /// (term, generation) in which READY was said.
+        var readySaid: Standing?
+
+        var step: Int { Int(clamping: plan.step) }
+        var fold: Int { Int(plan.fold) }
+        var doneSlots: Set<Int> { Set(done.keys) }
     }
 
+    /// Which coordinator and which membership a message speaks for.
+    struct Standing: Sendable, Comparable {
+        var term: UInt64
+        var generation: UInt64
+
+        static func < (left: Standing, right: Standing) -> Bool {
+            (left.term, left.generation) < (right.term, right.generation)
+        }
+    }
+
+    /// How often a trainer says what it stands on.
+    public static let progressInterval = Duration.milliseconds(250)
+    /// How long nothing may come before what is missing is asked for.
+    public static let missingPatience = Duration.seconds(1)
+    /// Steps that a joiner may lie behind; beyond that it begins anew from a younger state.
+    public static let backlogMax = 8
+
     let me: String
-    /// Slots in a step.
-    public let slotCount: Int
     /// History digest up to ``step``.
     public private(set) var history: UInt64 = 0
+    /// Slots in a step; known once prepared.
+    public private(set) var slotCount = 1
     private(set) var phase = Phase.greeting
+    private var isConnected = false
+    private var isWelcome = false
+    private var standing = Standing(term: 0, generation: 0)
     private var blockCount = 1
+    private var welcomed: (settings: UInt64, dataset: UInt64)?
+    private var preparedMessage: WirePrepared?
+    /// Grows whenever what is under way becomes useless.
+    public private(set) var epoch = 0
     private var work: StepWork?
     private var appliedStep = 0
     private var isApplying = false
-    private var nextPlan: WirePlan?
+    /// Plans of later steps, while the one in hand is not committed or the state is not there.
+    private var plans: [Int: WirePlan] = [:]
+    private var commits: [Int: WireCommit] = [:]
     private var pendingDuty: WireCheckpointDuty?
-    private var pendingDonations: [WireDonateState] = []
     private var pendingLoad: WireLoadState?
-    private var loadNumber: UInt64 = 0
+    private var load = WireLoadState()
+    /// Steps whose state is kept aside for a checkpoint.
+    private var copies: Set<Int> = []
+    /// Step whose copy is kept for joiners.
+    private var keptStep: Int?
+    private var isDraining = false
+    // What tick goes by.
+    private var helloAt: Duration?
+    private var progressAt: Duration?
+    private var moves: UInt64 = 0
+    private var movesSeen: UInt64 = 0
+    private var movedAt: Duration = .zero
+    private var missingAsked = 0
 
     /// Starts a trainer that has not said HELLO.
-    public init(worker: String, slotCount: Int) {
-        me = worker
-        self.slotCount = slotCount
-    }
+    public init(worker: String) { me = worker }
 
     /// Step whose effect was applied last.
     public var step: Int { appliedStep }
+
+    /// How often the step in hand was folded before.
+    public var fold: Int { work?.fold ?? 0 }
+
+    /// Messages that wait for their turn, at most ``backlogMax`` + 1 of each kind.
+    public var waitingCount: Int { plans.count + commits.count }
+
+    /// Whether the worker has been let go, refused or has given up.
+    public var isGone: Bool { phase == .gone }
 
     /// For the coordinator's view: what the trainer is doing.
     public var phaseName: String {
@@ -110,7 +124,8 @@ public struct TrainerStateMachine: Sendable {
             if isApplying { return "applying" }
             guard let work else { return "waiting" }
             if work.readySaid != nil { return "ready" }
-            return work.done == mySlots(work) ? "exchanging" : "computing"
+            if !work.plan.members.contains(where: { $0.worker == me }) { return "catching up" }
+            return work.doneSlots == work.started ? "exchanging" : "computing"
         }
     }
 
@@ -122,32 +137,145 @@ public struct TrainerStateMachine: Sendable {
     /// Slots of the step under way: done and leased.
     public var slots: (done: Int, leased: Int) {
         guard let work else { return (0, 0) }
-        return (work.done.count, mySlots(work).count)
+        return (work.done.count, leased(work.plan).count)
     }
 
-    // MARK: Inputs
+    // MARK: The connection
+
+    /// A connection to the coordinator is there.
+    public mutating func connectionOpened(now: Duration) -> [TrainerAction] {
+        guard phase != .gone else { return [] }
+        isConnected = true
+        return sayHello(now: now)
+    }
+
+    /// The connection is gone; the step in hand goes on.
+    public mutating func connectionClosed() {
+        isConnected = false
+        isWelcome = false
+    }
+
+    private mutating func sayHello(now: Duration) -> [TrainerAction] {
+        isWelcome = false
+        helloAt = now
+        var hello = WireHello()
+        hello.worker = me
+        hello.role = .trainer
+        hello.term = standing.term
+        if phase == .active {
+            hello.hasState_p = true
+            hello.stateStep = UInt64(appliedStep)
+            hello.history = history
+            hello.copies = copies.sorted().map { UInt64($0) }
+            if let work, work.step == appliedStep + 1 {
+                hello.heldSlots = work.done.keys.sorted().map { UInt32($0) }
+                if let digest = work.digest {
+                    hello.hasStaged_p = true
+                    hello.stagedStep = work.plan.step
+                    hello.stagedDigest = digest
+                }
+            }
+        }
+        return [.send(.hello(hello))]
+    }
+
+    /// Time has passed; `now` is the time since any fixed instant.
+    public mutating func tick(now: Duration) -> [TrainerAction] {
+        guard phase != .gone else { return [] }
+        if moves != movesSeen {
+            movesSeen = moves
+            movedAt = now
+            missingAsked = 0
+        }
+        var actions: [TrainerAction] = []
+        if isConnected && !isWelcome {
+            if helloAt.map({ now - $0 >= .seconds(1) }) ?? true { actions += sayHello(now: now) }
+        } else if isConnected, progressAt.map({ now - $0 >= Self.progressInterval }) ?? true {
+            progressAt = now
+            actions.append(.send(.progress(progress)))
+        }
+        if let work, !work.exchange.isComplete, work.started.isSubset(of: work.doneSlots),
+            missingAsked < 8,
+            now - movedAt >= Self.missingPatience * (1 << min(missingAsked, 3))
+        {
+            missingAsked += 1
+            movedAt = now
+            actions += work.exchange.missing().map { .exchange($0) }
+        } else if phase == .loading, load.source == .peer, isWelcome,
+            now - movedAt >= Self.missingPatience * (1 << min(missingAsked, 3))
+        {
+            missingAsked += 1
+            movedAt = now
+            actions += awaited
+        }
+        return actions
+    }
+
+    private var progress: WireProgress {
+        var message = WireProgress()
+        message.step = UInt64(appliedStep)
+        message.phase = phaseName
+        message.slotsDone = UInt32(slots.done)
+        message.slotsLeased = UInt32(slots.leased)
+        message.counter = moves
+        message.term = standing.term
+        message.generation = standing.generation
+        message.planStep = work?.plan.step ?? 0
+        message.ready = work?.readySaid == standing
+        message.load = load.number
+        message.prepared = preparedMessage != nil && phase != .preparing
+        message.active = phase == .active
+        return message
+    }
+
+    /// A signal asks to leave: at the next step boundary, when the coordinator lets go.
+    public mutating func drain() -> [TrainerAction] {
+        guard phase != .gone, !isDraining else { return [] }
+        isDraining = true
+        guard isConnected, isWelcome else {
+            phase = .gone
+            return [.leave(Self.drained)]
+        }
+        return [.send(.goodbye(goodbye))]
+    }
+
+    private var goodbye: WireGoodbye {
+        var message = WireGoodbye()
+        message.reason = "asked to stop"
+        message.drain = true
+        return message
+    }
+
+    private static var drained: WireStop {
+        var stop = WireStop()
+        stop.reason = .drained
+        stop.message = "asked to stop"
+        return stop
+    }
+
+    // MARK: Control messages
 
     /// A control message arrived.
-    public mutating func received(_ body: WireBody) -> [TrainerAction] {
+    public mutating func received(_ body: WireBody, now: Duration) -> [TrainerAction] {
         guard phase != .gone else { return [] }
         switch body {
-        case .welcome(let welcome):
-            guard phase == .greeting else { return [] }
-            phase = .preparing
-            return [.prepare(welcome)]
+        case .welcome(let welcome): return welcomeReceived(welcome)
         case .refusal(let refusal):
             phase = .gone
             return [.refused(refusal)]
         case .stop(let stop):
+            if stop.reason == .expelled {
+                // Between HELLO and WELCOME this answers something older.
+                return isWelcome ? sayHello(now: now) : []
+            }
             phase = .gone
             return [.leave(stop)]
-        case .loadState(let load): return loadReceived(load)
-        case .plan(let plan): return planReceived(plan)
-        case .commit(let commit): return commitReceived(commit)
+        case .loadState(let load): return isWelcome ? loadReceived(load) : []
+        case .plan(let plan): return isWelcome ? planReceived(plan) : []
+        case .commit(let commit): return isWelcome ? commitReceived(commit) : []
         case .donateState(let donation):
-            guard phase == .active else { return [] }
-            pendingDonations.append(donation)
-            return donateIfPossible()
+            guard phase == .active, keptStep == Int(clamping: donation.step) else { return [] }
+            return [.donate(donation)]
         case .sendCheckpoint(let message):
             guard phase == .active else { return [] }
             var duty = WireCheckpointDuty()
@@ -156,57 +284,372 @@ public struct TrainerStateMachine: Sendable {
             duty.primary = me
             return dutyReceived(duty)
         case .releaseCheckpoint(let message):
-            return [.releaseSnapshot(step: Int(clamping: message.step))]
+            let step = Int(clamping: message.step)
+            guard message.donation else {
+                copies = copies.filter { $0 > step }
+                return [.releaseSnapshot(step: step)]
+            }
+            if keptStep == step { keptStep = nil }
+            return [.releaseForJoiners(step: step)]
         default: return []
         }
     }
 
+    private mutating func welcomeReceived(_ welcome: WireWelcome) -> [TrainerAction] {
+        // A coordinator that was replaced may still speak.
+        guard welcome.term >= standing.term else { return [] }
+        isWelcome = true
+        let digests = (welcome.settingsDigest, welcome.datasetDigest)
+        if welcome.term > standing.term {
+            standing = Standing(term: welcome.term, generation: 0)
+            // It knows nothing of a LOAD under way.
+            if phase == .loading { letGo(.standingBy) }
+        }
+        let isKnown = welcomed.map { $0 == digests } ?? false
+        var actions: [TrainerAction] = isDraining ? [.send(.goodbye(goodbye))] : []
+        if phase == .preparing && isKnown { return actions }
+        if isKnown, let preparedMessage {
+            actions.append(.send(.prepared(preparedMessage)))
+            return actions
+        }
+        welcomed = digests
+        letGo(.preparing)
+        return actions + [.prepare(welcome, epoch: epoch)]
+    }
+
+    /// Drops everything that belongs to a state, in favour of what comes.
+    private mutating func letGo(_ next: Phase) {
+        epoch += 1
+        work = nil
+        isApplying = false
+        plans = [:]
+        commits = [:]
+        pendingDuty = nil
+        pendingLoad = nil
+        keptStep = nil
+        copies = []
+        phase = next
+    }
+
     /// The shell has data set and engine.
-    public mutating func prepared(_ message: WirePrepared) -> [TrainerAction] {
-        guard phase == .preparing else { return [] }
+    public mutating func prepared(
+        _ message: WirePrepared, slotCount: Int, epoch: Int
+    ) -> [TrainerAction] {
+        guard phase == .preparing, epoch == self.epoch else { return [] }
         phase = .standingBy
+        self.slotCount = slotCount
         blockCount = Int(clamping: message.blockCount)
+        preparedMessage = message
         return [.send(.prepared(message))]
     }
 
-    /// The state is there.
-    public mutating func stateLoaded(step: Int, digest: UInt64) -> [TrainerAction] {
-        guard phase == .loading else { return [] }
-        phase = .active
-        appliedStep = step
+    // MARK: State
+
+    private mutating func loadReceived(_ load: WireLoadState) -> [TrainerAction] {
+        guard [.standingBy, .loading, .active].contains(phase) else { return [] }
+        if load.number == self.load.number {
+            // Said again, since the answer was lost.
+            if phase == .loading { return awaited }
+            return phase == .active ? [.send(.stateLoaded(loaded))] : []
+        }
+        if isApplying {
+            pendingLoad = load
+            return []
+        }
+        // A member is told to load when the run goes back to a checkpoint.
+        letGo(.loading)
+        history = load.history
+        appliedStep = Int(clamping: load.step)
+        self.load = load
+        return [.load(load, epoch: epoch)] + awaited
+    }
+
+    private var awaited: [TrainerAction] {
+        guard load.source == .peer else { return [] }
+        var awaited = WireStateAwaited()
+        awaited.step = load.step
+        awaited.number = load.number
+        return [.send(.stateAwaited(awaited))]
+    }
+
+    private var loaded: WireStateLoaded {
         var message = WireStateLoaded()
-        message.step = UInt64(step)
-        message.digest = digest
-        message.number = loadNumber
-        return [.send(.stateLoaded(message))]
+        message.step = load.step
+        message.digest = loadedDigest
+        message.number = load.number
+        return message
+    }
+    private var loadedDigest: UInt64 = 0
+
+    /// The state is there.
+    public mutating func stateLoaded(step: Int, digest: UInt64, epoch: Int) -> [TrainerAction] {
+        guard phase == .loading, epoch == self.epoch, step == appliedStep else { return [] }
+        phase = .active
+        loadedDigest = digest
+        moves += 1
+        return [.send(.stateLoaded(loaded))] + advance()
+    }
+
+    /// A piece of the state has come.
+    public mutating func statePieceReceived() { moves += 1 }
+
+    /// The state did not come: the coordinator finds another way.
+    public mutating func loadFailed(_ reason: String, epoch: Int) -> [TrainerAction] {
+        guard phase == .loading, epoch == self.epoch else { return [] }
+        letGo(.standingBy)
+        var message = WireStateAwaited()
+        message.number = load.number
+        message.failure = reason
+        load = WireLoadState()
+        return [.send(.stateAwaited(message))]
+    }
+
+    // MARK: Steps
+
+    private mutating func planReceived(_ plan: WirePlan) -> [TrainerAction] {
+        let now = Standing(term: plan.term, generation: plan.generation)
+        guard phase == .active || phase == .loading, now >= standing else { return [] }
+        let isRepeated = now == standing
+        standing = now
+        let step = Int(clamping: plan.step)
+        if plan.hasPrevious { keep(plan.previous) }
+        if let work, work.plan.step == plan.step, work.plan.history == plan.history {
+            return planChanged(plan, isRepeated: isRepeated)
+        }
+        guard step > appliedStep, step <= appliedStep + Self.backlogMax + 1 else { return [] }
+        plans[step] = plan
+        return advance()
+    }
+
+    private mutating func commitReceived(_ commit: WireCommit) -> [TrainerAction] {
+        guard commit.term >= standing.term else { return [] }
+        keep(commit)
+        return advance()
+    }
+
+    private mutating func keep(_ commit: WireCommit) {
+        let step = Int(clamping: commit.step)
+        if step > appliedStep, step <= appliedStep + Self.backlogMax { commits[step] = commit }
+    }
+
+    /// Does what has become possible: apply what is committed, begin what is planned.
+    private mutating func advance() -> [TrainerAction] {
+        guard phase == .active, !isApplying else { return [] }
+        guard let work else {
+            guard let plan = plans.removeValue(forKey: appliedStep + 1) else { return [] }
+            return begin(plan)
+        }
+        guard let commit = commits[work.step], let digest = work.digest else { return [] }
+        guard digest == commit.digest else {
+            if !work.plan.members.contains(where: { $0.worker == me }) {
+                // A joiner's own copy is wrong: it begins anew, with the next HELLO.
+                letGo(.standingBy)
+                load = WireLoadState()
+                isWelcome = false
+                return []
+            }
+            phase = .gone
+            return [
+                .fail(
+                    "step \(commit.step) was committed with digest \(commit.digest.hex), this "
+                        + "worker staged \(digest.hex); its state is not used any more")
+            ]
+        }
+        isApplying = true
+        return [.apply(step: work.step, scalars: work.plan.scalars, epoch: epoch)]
+    }
+
+    /// The staged effect is applied.
+    public mutating func applied(step: Int, epoch: Int) -> [TrainerAction] {
+        guard isApplying, epoch == self.epoch, let work, work.step == step else { return [] }
+        isApplying = false
+        appliedStep = step
+        moves += 1
+        history = HistoryDigest.next(work.plan.history, effect: work.digest ?? 0)
+        self.work = nil
+        plans = plans.filter { $0.key > step }
+        commits = commits.filter { $0.key > step }
+        if let load = pendingLoad {
+            pendingLoad = nil
+            return loadReceived(load)
+        }
+        var actions: [TrainerAction] = []
+        if let duty = pendingDuty, Int(duty.step) == step {
+            pendingDuty = nil
+            actions += dutyReceived(duty)
+        }
+        return actions + advance()
+    }
+
+    private mutating func begin(_ plan: WirePlan) -> [TrainerAction] {
+        let step = Int(clamping: plan.step)
+        let isMember = plan.members.contains { $0.worker == me }
+        guard isMember || plan.listeners.contains(where: { $0.worker == me }) else { return [] }
+        guard let samples = plan.samples.first(where: { $0.step == plan.step }),
+            plan.samples.allSatisfy({ $0.slots.count == slotCount }),
+            plan.leases.allSatisfy({ Int($0.slot) < slotCount }), !plan.members.isEmpty
+        else {
+            phase = .gone
+            return [.fail("plan of step \(step) does not fit this run")]
+        }
+        guard plan.history == history else {
+            phase = .gone
+            return [
+                .fail(
+                    "told to compute step \(step) on history \(plan.history.hex), but holds "
+                        + "\(history.hex)")
+            ]
+        }
+        var actions: [TrainerAction] = []
+        if plan.hasCheckpoint { actions += dutyReceived(plan.checkpoint) }
+        actions += keepForJoiners(plan)
+        var work = StepWork(
+            plan: plan, samples: samples, exchange: exchange(of: plan))
+        let mine = isMember ? leased(plan) : []
+        work.started = mine
+        moves += 1
+        actions.append(
+            .openExchange(
+                step: step, history: plan.history, peers: plan.members + plan.listeners))
+        self.work = work
+        let slots = mine.sorted()
+        if !slots.isEmpty {
+            actions.append(.compute(step: step, slots: slots, samples: samples, epoch: epoch))
+            let ahead = plan.samples.filter { $0.step > plan.step }
+            if !ahead.isEmpty { actions.append(.prefetch(ahead, slots: slots)) }
+        }
+        return actions
+    }
+
+    private func exchange(of plan: WirePlan) -> ExchangeStateMachine {
+        ExchangeStateMachine(
+            me: me, members: plan.members.map(\.worker),
+            listeners: plan.listeners.map(\.worker), slotCount: slotCount,
+            blockCount: blockCount, fold: Int(plan.fold))
+    }
+
+    private mutating func planChanged(_ plan: WirePlan, isRepeated: Bool) -> [TrainerAction] {
+        guard var work, !isApplying, plan.leases.allSatisfy({ Int($0.slot) < slotCount }),
+            !plan.members.isEmpty
+        else { return [] }
+        let before = work.plan
+        work.plan.term = plan.term
+        work.plan.generation = plan.generation
+        work.plan.members = plan.members
+        work.plan.listeners = plan.listeners
+        work.plan.leases = plan.leases
+        work.plan.fold = plan.fold
+        work.plan.quarantined = plan.quarantined
+        // A new coordinator has not heard of what is done; nor has one that says it all again.
+        let isDeaf = isRepeated || plan.term > before.term
+        var actions: [TrainerAction] =
+            isDeaf ? work.done.keys.sorted().map { .send(.slotDone(work.done[$0]!)) } : []
+        if isRepeated { work.readySaid = nil }
+        actions.append(.peersChanged(plan.members + plan.listeners))
+        let isMember = plan.members.contains { $0.worker == me }
+        if isMember { actions += keepForJoiners(plan) }
+        let isComplete = work.exchange.isComplete && plan.fold == before.fold
+        let wanted = Set(
+            plan.leases.filter {
+                isMember && $0.worker == me && !($0.optional && isComplete)
+            }.map { Int($0.slot) })
+        let new = wanted.subtracting(work.started).sorted()
+        let dropped = work.started.subtracting(wanted).subtracting(work.doneSlots).sorted()
+        let wasWaiting = !work.started.isSubset(of: work.doneSlots)
+        work.started.formUnion(new)
+        work.started.subtract(dropped)
+        if !dropped.isEmpty { actions.append(.cancel(step: work.step, slots: dropped)) }
+        if !new.isEmpty {
+            actions.append(
+                .compute(step: work.step, slots: new, samples: work.samples, epoch: epoch))
+        }
+        let isShareDue = work.started.isSubset(of: work.doneSlots) && !work.done.isEmpty
+        if plan.fold != before.fold {
+            work.exchange = exchange(of: plan)
+            work.digest = nil
+            work.isDigesting = false
+            work.readySaid = nil
+            actions.append(.refold(step: work.step))
+            if isShareDue {
+                actions += work.exchange.slotsComputed(work.doneSlots).map { .exchange($0) }
+            }
+        } else {
+            actions += work.exchange.membersChanged(
+                plan.members.map(\.worker), listeners: plan.listeners.map(\.worker)
+            ).map { .exchange($0) }
+            if wasWaiting && isShareDue {
+                actions += work.exchange.slotsComputed(work.doneSlots).map { .exchange($0) }
+            }
+        }
+        moves += 1
+        self.work = work
+        return actions + digestIfComplete() + readyIfDone() + advance()
     }
 
     /// A slot is computed and its gradient held.
-    public mutating func slotComputed(_ done: WireSlotDone) -> [TrainerAction] {
-        guard var work, work.plan.step == done.step else { return [] }
+    public mutating func slotComputed(_ done: WireSlotDone, epoch: Int) -> [TrainerAction] {
+        guard epoch == self.epoch, var work, work.plan.step == done.step else { return [] }
         let slot = Int(done.slot)
-        guard work.started.contains(slot), !work.done.contains(slot) else { return [] }
-        work.done.insert(slot)
+        guard slot < slotCount, work.done[slot] == nil else { return [] }
+        moves += 1
+        // Also where it was leased to somebody else meanwhile: it is the same slot.
+        work.started.insert(slot)
+        work.done[slot] = done
         var actions: [TrainerAction] = [.send(.slotDone(done))]
-        if work.started == work.done {
-            actions += work.exchange.slotsComputed(work.done).map { .exchange($0) }
+        if work.started.isSubset(of: work.doneSlots) {
+            actions += work.exchange.slotsComputed(work.doneSlots).map { .exchange($0) }
         }
         self.work = work
         return actions + digestIfComplete()
     }
 
-    /// A slot could not be computed for a fault of its data.
-    public mutating func slotFailed(step: Int, slot: Int, reason: String) -> [TrainerAction] {
+    /// A slot could not be computed for a fault of its data: the lease goes back.
+    public mutating func slotFailed(
+        step: Int, slot: Int, reason: String, epoch: Int
+    ) -> [TrainerAction] {
+        guard epoch == self.epoch, let work, work.step == step else { return [] }
+        moves += 1
         var message = WireSlotReturned()
         message.step = UInt64(step)
         message.slot = UInt32(slot)
+        message.attempt = attempt(ofSlot: slot)
         message.reason = reason
         return [.send(.slotReturned(message))]
     }
 
-    /// Whether data of a step belongs to the exchange that is open.
-    public func isExchanging(step: Int, history: UInt64) -> Bool {
-        work.map { Int($0.plan.step) == step && $0.plan.history == history } ?? false
+    // MARK: Data from peers
+
+    /// What is to be done with data that arrived.
+    public enum DataPlace: Sendable, Equatable {
+        /// It belongs to the exchange that is open.
+        case here
+        /// It may belong to one that opens later: keep it for then, within bounds.
+        case later
+        /// It belongs to nothing.
+        case nowhere
+    }
+
+    /// Where data of a step belongs.
+    public func place(step: Int, history: UInt64, fold: Int, from peer: String) -> DataPlace {
+        if let work {
+            if work.step == step {
+                guard work.plan.history == history, !work.plan.quarantined.contains(peer)
+                else { return .nowhere }
+                if work.fold == fold { return .here }
+                return fold > work.fold && fold < work.fold + 4 ? .later : .nowhere
+            }
+        } else if phase != .active && phase != .loading {
+            return .nowhere
+        }
+        // A peer may be ahead: it has this trainer's part of the last step already.
+        let ahead = isBehind ? Self.backlogMax : 2
+        return step > appliedStep && step <= appliedStep + ahead ? .later : .nowhere
+    }
+
+    /// Whether this trainer may lie some steps behind the others.
+    private var isBehind: Bool {
+        guard phase == .active, let work else { return true }
+        return !work.plan.members.contains { $0.worker == me }
     }
 
     /// Whether a partial that arrived is to be kept; report it kept with
@@ -224,6 +667,7 @@ public struct TrainerStateMachine: Sendable {
     /// A partial was kept.
     public mutating func partialReceived(_ block: Int, run: SlotRun) -> [TrainerAction] {
         guard work != nil else { return [] }
+        moves += 1
         let actions = work!.exchange.partialReceived(block, run: run)
         return actions.map { .exchange($0) } + digestIfComplete()
     }
@@ -231,163 +675,47 @@ public struct TrainerStateMachine: Sendable {
     /// A finished block was kept.
     public mutating func resultReceived(_ block: Int) -> [TrainerAction] {
         guard work != nil else { return [] }
+        moves += 1
         let actions = work!.exchange.resultReceived(block)
         return actions.map { .exchange($0) } + digestIfComplete()
     }
 
-    /// The effect is digested, and the part of the state that this step checks.
-    public mutating func effectDigested(
-        step: Int, digest: UInt64, state: UInt64
-    ) -> [TrainerAction] {
-        guard work != nil, Int(work!.plan.step) == step else { return [] }
-        work!.digest = digest
-        work!.stateDigest = state
-        return readyIfDone()
-    }
-
-    /// The staged effect is applied.
-    public mutating func applied(step: Int) -> [TrainerAction] {
-        guard isApplying, let work, Int(work.plan.step) == step else { return [] }
-        isApplying = false
-        appliedStep = step
-        history = HistoryDigest.next(work.plan.history, effect: work.digest ?? 0)
-        self.work = nil
-        var actions: [TrainerAction] = []
-        if let duty = pendingDuty, Int(duty.step) == step {
-            pendingDuty = nil
-            actions += dutyReceived(duty)
-        }
-        actions += donateIfPossible()
-        if let load = pendingLoad {
-            pendingLoad = nil
-            return actions + loadReceived(load)
-        }
-        if let plan = nextPlan {
-            nextPlan = nil
-            return actions + planReceived(plan)
-        }
-        return actions
-    }
-
-    // MARK: Steps
-
-    private mutating func loadReceived(_ load: WireLoadState) -> [TrainerAction] {
-        // A message to this worker's former life may still arrive after a reconnect.
-        guard [.standingBy, .loading, .active].contains(phase) else { return [] }
-        if isApplying {
-            pendingLoad = load
-            return []
-        }
-        // A member is told to load when the run goes back to a checkpoint.
-        work = nil
-        nextPlan = nil
-        pendingDuty = nil
-        pendingDonations = []
-        phase = .loading
-        history = load.history
-        loadNumber = load.number
-        guard load.source == .peer else { return [.load(load)] }
-        var awaited = WireStateAwaited()
-        awaited.step = load.step
-        awaited.number = load.number
-        return [.load(load), .send(.stateAwaited(awaited))]
-    }
-
-    private mutating func planReceived(_ plan: WirePlan) -> [TrainerAction] {
-        guard phase == .active else { return [] }
-        if isApplying {
-            nextPlan = plan
-            return []
-        }
-        let step = Int(clamping: plan.step)
-        if let work {
-            if work.plan.step == plan.step { return membersChanged(plan) }
-            if plan.hasPrevious, plan.previous.step == work.plan.step {
-                nextPlan = plan
-                return commitReceived(plan.previous)
-            }
-            return []
-        }
-        guard step == appliedStep + 1 else {
-            guard step > appliedStep else { return [] }
-            phase = .gone
-            return [
-                .fail("told to compute step \(step) but holds the state of step \(appliedStep)")
-            ]
-        }
-        return begin(plan, step: step)
-    }
-
-    private mutating func begin(_ plan: WirePlan, step: Int) -> [TrainerAction] {
-        guard let samples = plan.samples.first(where: { $0.step == plan.step }),
-            plan.samples.allSatisfy({ $0.slots.count == slotCount }),
-            plan.leases.allSatisfy({ Int($0.slot) < slotCount }),
-            plan.members.contains(where: { $0.worker == me })
-        else {
-            phase = .gone
-            return [
-                .fail("plan of step \(step) does not fit this run or does not name this worker")
-            ]
-        }
-        var actions: [TrainerAction] = []
-        if plan.hasCheckpoint { actions += dutyReceived(plan.checkpoint) }
-        var work = StepWork(
-            plan: plan, samples: samples,
-            exchange: ExchangeStateMachine(
-                me: me, members: plan.members.map(\.worker), slotCount: slotCount,
-                blockCount: blockCount))
-        let mine = mySlots(work)
-        work.started = mine
-        actions.append(
-            .openExchange(step: step, history: plan.history, members: plan.members))
-        let slots = mine.sorted()
-        if !slots.isEmpty {
-            actions.append(.compute(step: step, slots: slots, samples: samples))
-            let ahead = plan.samples.filter { $0.step > plan.step }
-            if !ahead.isEmpty { actions.append(.prefetch(ahead, slots: slots)) }
-        }
-        self.work = work
-        return actions
-    }
-
-    private mutating func membersChanged(_ plan: WirePlan) -> [TrainerAction] {
-        guard var work, plan.generation > work.plan.generation || plan.term > work.plan.term,
-            plan.leases.allSatisfy({ Int($0.slot) < slotCount })
-        else { return [] }
-        work.plan.term = plan.term
-        work.plan.generation = plan.generation
-        work.plan.members = plan.members
-        work.plan.leases = plan.leases
-        guard plan.members.contains(where: { $0.worker == me }) else {
-            phase = .gone
-            return [.fail("is no longer a member")]
-        }
-        var actions: [TrainerAction] = [.membersChanged(plan.members)]
-        let isComplete = work.exchange.isComplete
-        let wanted = plan.leases.filter {
-            $0.worker == me && !($0.optional && isComplete)
-        }.map { Int($0.slot) }
-        let new = Set(wanted).subtracting(work.started).sorted()
-        work.started.formUnion(new)
-        if !new.isEmpty {
-            actions.append(
-                .compute(step: Int(plan.step), slots: new, samples: work.samples))
-        }
-        actions += work.exchange.membersChanged(plan.members.map(\.worker)).map { .exchange($0) }
-        self.work = work
-        return actions + digestIfComplete() + readyIfDone()
+    /// A peer lacks blocks of the step in hand.
+    public func wanted(_ blocks: [Int], partials: Bool, by peer: String) -> [TrainerAction] {
+        guard let work, blocks.count <= blockCount else { return [] }
+        let actions =
+            partials
+            ? work.exchange.partialsWanted(blocks, by: peer)
+            : work.exchange.resultsWanted(blocks, by: peer)
+        return actions.map { .exchange($0) }
     }
 
     private mutating func digestIfComplete() -> [TrainerAction] {
         guard let work, work.exchange.isComplete, !work.isDigesting else { return [] }
         self.work!.isDigesting = true
-        return [.digestEffect(step: Int(work.plan.step), scalars: work.plan.scalars)]
+        return [
+            .digestEffect(
+                step: work.step, fold: work.fold, scalars: work.plan.scalars, epoch: epoch)
+        ]
+    }
+
+    /// The effect is digested, and the part of the state that this step checks.
+    public mutating func effectDigested(
+        step: Int, fold: Int, digest: UInt64, state: UInt64, epoch: Int
+    ) -> [TrainerAction] {
+        guard epoch == self.epoch, let work, work.step == step, work.fold == fold
+        else { return [] }
+        moves += 1
+        self.work!.digest = digest
+        self.work!.stateDigest = state
+        return readyIfDone() + advance()
     }
 
     private mutating func readyIfDone() -> [TrainerAction] {
-        guard let work, let digest = work.digest, work.readySaid != work.plan.generation
-        else { return [] }
-        self.work!.readySaid = work.plan.generation
+        guard let work, let digest = work.digest, !isApplying else { return [] }
+        let now = Standing(term: work.plan.term, generation: work.plan.generation)
+        guard work.readySaid != now else { return [] }
+        self.work!.readySaid = now
         var ready = WireReady()
         ready.term = work.plan.term
         ready.generation = work.plan.generation
@@ -397,46 +725,35 @@ public struct TrainerStateMachine: Sendable {
         return [.send(.ready(ready))]
     }
 
-    private mutating func commitReceived(_ commit: WireCommit) -> [TrainerAction] {
-        guard phase == .active, !isApplying, let work, work.plan.step == commit.step
-        else { return [] }
-        guard let digest = work.digest, digest == commit.digest else {
-            phase = .gone
-            return [
-                .fail(
-                    "step \(commit.step) was committed with digest \(commit.digest.hex), this "
-                        + "worker staged \(work.digest?.hex ?? "nothing"); its state is not used "
-                        + "any more")
-            ]
-        }
-        isApplying = true
-        return [.apply(step: Int(commit.step), scalars: work.plan.scalars)]
-    }
-
     // MARK: Copies of the state
 
     private mutating func dutyReceived(_ duty: WireCheckpointDuty) -> [TrainerAction] {
         guard duty.primary == me || duty.backup == me else { return [] }
         let step = Int(clamping: duty.step)
         if step == appliedStep && !isApplying {
+            copies.insert(step)
             return [.snapshot(step: step, recovery: duty.recovery, send: duty.primary == me)]
         }
-        if step < appliedStep {
+        if step <= appliedStep {
             // This worker was the second holder and has the copy.
-            return [.sendSnapshot(step: step, recovery: duty.recovery)]
+            return duty.primary == me
+                ? [.sendSnapshot(step: step, recovery: duty.recovery)] : []
         }
         pendingDuty = duty
         return []
     }
 
-    private mutating func donateIfPossible() -> [TrainerAction] {
-        guard phase == .active, !isApplying else { return [] }
-        let ready = pendingDonations.filter { Int($0.step) == appliedStep }
-        pendingDonations.removeAll { Int($0.step) <= appliedStep }
-        return ready.map { .donate($0) }
+    private mutating func keepForJoiners(_ plan: WirePlan) -> [TrainerAction] {
+        guard plan.donor == me, keptStep != appliedStep, !isApplying,
+            Int(clamping: plan.step) == appliedStep + 1
+        else { return [] }
+        // A donation whose end was not heard of is over.
+        let old = keptStep.map { [TrainerAction.releaseForJoiners(step: $0)] } ?? []
+        keptStep = appliedStep
+        return old + [.keepForJoiners(step: appliedStep)]
     }
 
-    private func mySlots(_ work: StepWork) -> Set<Int> {
-        Set(work.plan.leases.filter { $0.worker == me }.map { Int($0.slot) })
+    private func leased(_ plan: WirePlan) -> Set<Int> {
+        Set(plan.leases.filter { $0.worker == me }.map { Int($0.slot) })
     }
 }

@@ -15,6 +15,8 @@ final class BulkServer: Sendable {
     enum Event: Sendable {
         case stored(DurableCheckpoint, StoredCheckpoint)
         case failed(step: Int, reason: String)
+        /// A piece of a checkpoint has come; said once a second.
+        case piece(step: Int)
     }
 
     private struct Key: Hashable {
@@ -29,6 +31,7 @@ final class BulkServer: Sendable {
     private let report: @Sendable (Event) -> Void
     private let isStopping = Mutex(false)
     private let wakeup = Wakeup()
+    private let clock = ContinuousClock()
     private let logger = Logger(label: "lineup.bulk")
     private static let pieceBytesMax = 4 << 20
     private static let receiversMax = 4
@@ -70,6 +73,7 @@ final class BulkServer: Sendable {
 
     private func serve(_ socket: Socket) {
         var receivers: [Key: CheckpointReceiver] = [:]
+        var nextPieceReport = clock.now
         while !isStopping.withLock({ $0 }) {
             Poller.wait([socket], wakeup: wakeup, timeout: .milliseconds(500))
             while let frames = socket.receive() {
@@ -80,7 +84,9 @@ final class BulkServer: Sendable {
                 else { continue }
                 switch header.kind {
                 case .fetch: answer(header, to: peer, on: socket)
-                case .checkpoint: take(header, frames[2], from: peer, on: socket, &receivers)
+                case .checkpoint:
+                    take(
+                        header, frames[2], from: peer, on: socket, &receivers, &nextPieceReport)
                 default: continue
                 }
             }
@@ -89,7 +95,8 @@ final class BulkServer: Sendable {
 
     private func take(
         _ header: WireDataHeader, _ payload: Frame, from peer: String, on socket: Socket,
-        _ receivers: inout [Key: CheckpointReceiver]
+        _ receivers: inout [Key: CheckpointReceiver],
+        _ nextPieceReport: inout ContinuousClock.Instant
     ) {
         let key = Key(step: Int(clamping: header.step), recovery: header.recovery)
         do throws(StorageError) {
@@ -123,7 +130,13 @@ final class BulkServer: Sendable {
                 try receiver.append(bytes, at: Int(clamping: header.offset), digest: header.digest)
             }
             credit(peer, on: socket)
-            guard receiver.received == receiver.byteCount else { return }
+            guard receiver.received == receiver.byteCount else {
+                if clock.now >= nextPieceReport {
+                    nextPieceReport = clock.now + .seconds(1)
+                    report(.piece(step: key.step))
+                }
+                return
+            }
             receivers[key] = nil
             let stored = try receiver.finish()
             report(.stored(DurableCheckpoint(stored, isRecovery: key.recovery), stored))
@@ -133,6 +146,8 @@ final class BulkServer: Sendable {
             var refusal = WireDataHeader()
             refusal.kind = .fetchFailed
             socket.send([WireCodec.encode(refusal), Data(error.message.utf8)], to: peer)
+            // What is wrong with the bytes is the sender's matter: it or another holder sends again.
+            guard [.io, .diskFull, .conflict].contains(error.code) else { return }
             report(.failed(step: key.step, reason: error.message))
         }
     }

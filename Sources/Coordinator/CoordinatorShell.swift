@@ -98,7 +98,8 @@ public final class CoordinatorShell {
             source: plan, recovery: recovered.recovery)
         control = try Socket(context, .router, frameBytesMax: WireCodec.controlBytesMax)
         try control.watchConnections()
-        address = Address.reachable(try control.bind(options.bind), from: options.host)
+        address = Address.reachable(
+            try Self.bind(control, options, leftBy: folder.addressFile), from: options.host)
         let mailbox = mailbox
         bulk = try BulkServer(
             context, bind: Self.bulkAddress(options.bind), host: options.host, run: runID,
@@ -128,6 +129,19 @@ public final class CoordinatorShell {
             recoveryInterval: settings.checkpoint.recoverySeconds > 0
                 ? .seconds(settings.checkpoint.recoverySeconds) : nil,
             isBitwise: settings.numerics.mode == .bitwise, lineupVersion: options.version)
+    }
+
+    /// Where any port will do, the one of the coordinator that died: its workers look for it there.
+    private static func bind(
+        _ control: Socket, _ options: CoordinatorOptions, leftBy file: String
+    ) throws -> String {
+        if options.bind.hasSuffix(":*"), let left = CoordinatorAddress(file: file),
+            left.host == options.host, let port = left.address.split(separator: ":").last,
+            let bound = try? control.bind(options.bind.dropLast() + String(port))
+        {
+            return bound
+        }
+        return try control.bind(options.bind)
     }
 
     /// The same interface as the control address, on any free port.
@@ -170,7 +184,8 @@ public final class CoordinatorShell {
             try ledger.setState(.finished)
             try RunFolder.write("finished\n", to: folder.finishedFile)
         case .drained: try ledger.setState(.drained)
-        case .failed: try? ledger.setState(.failed)
+        case .failed, .disagreed: try? ledger.setState(.failed)
+        case .superseded: break
         }
         try? FileManager.default.removeItem(atPath: folder.addressFile)
         try events.close()
@@ -239,6 +254,7 @@ public final class CoordinatorShell {
                     machine.checkpointWriteFailed(
                         step: checkpoint.step, reason: "\(error)", now: now))
             }
+        case .bulk(.piece(let step)): machine.checkpointPieceReceived(step: step, now: now)
         case .bulk(.failed(let step, let reason)):
             perform(machine.checkpointWriteFailed(step: step, reason: reason, now: now))
         }
@@ -265,7 +281,17 @@ public final class CoordinatorShell {
         case .event(let kind, let severity, let text):
             note(kind: kind, severity: severity, text: text)
         case .recordEvaluation(let rows, let worker): recordEvaluation(rows, from: worker)
+        case .readTerm(let worker): readTerm(for: worker)
         case .finish(let outcome): self.outcome = outcome
+        }
+    }
+
+    private func readTerm(for worker: String) {
+        do {
+            let current = try ledger.reader.run()?.term ?? 0
+            perform(machine.termRead(UInt64(current), for: worker, now: now))
+        } catch {
+            stopAll("\(error)")
         }
     }
 
@@ -304,6 +330,7 @@ public final class CoordinatorShell {
             events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
             perform(machine.stepCommitted(record, now: now))
         } catch {
+            if error.code == .staleTerm { return perform(machine.ledgerRefused()) }
             perform(.event(kind: "failed", severity: .error, text: "\(error)"))
             stopAll("\(error)")
         }

@@ -35,6 +35,11 @@ struct RunRecovery {
                     created: Ledger.secondsSince1970(), settings: folder.settings.canonicalJSON,
                     settingsDigest: folder.settings.digest, datasetDigest: dataSet.digest))
         }
+        let workers = try ledger.reader.workers()
+        let liveTrainers = workers.filter { $0.role == "trainer" && $0.left == nil }
+        let quarantined = workers.filter {
+            $0.why == CoordinatorStateMachine.quarantineReason
+        }
         let term = try ledger.beginTerm()
         guard let run = try ledger.reader.run() else {
             throw CoordinatorError(.noRun, "ledger \(ledger.path) records no run")
@@ -78,7 +83,10 @@ struct RunRecovery {
             checkpoints: found.sorted {
                 ($0.step, $0.isRecovery ? 0 : 1) < ($1.step, $1.isRecovery ? 0 : 1)
             },
-            scored: scored, numericsClass: run.trainingClass ?? "")
+            scored: scored, numericsClass: run.trainingClass ?? "",
+            committedDigest: try ledger.reader.digest(ofStep: run.lastStep) ?? 0,
+            previousHistory: try ledger.reader.history(afterStep: max(0, run.lastStep - 1)) ?? 0,
+            liveTrainers: liveTrainers.map(\.worker), quarantined: quarantined.map(\.worker))
     }
 
     private static func skipped(_ path: String, _ why: String) -> CoordinatorAction {

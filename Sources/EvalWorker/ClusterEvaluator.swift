@@ -1,4 +1,5 @@
 internal import Basics
+public import ClusterCore
 internal import Foundation
 internal import Logging
 internal import Protocol
@@ -46,16 +47,6 @@ public struct ClusterEvaluatorOptions: Sendable {
 /// are kept and sent again until the coordinator has acknowledged them, and the idle clock stands
 /// still while there is work or an unacknowledged row.
 public final class ClusterEvaluator {
-    /// Why an evaluator ended, where nothing was wrong.
-    public enum End: Sendable, Equatable {
-        /// The run is finished, or `once` and nothing is left.
-        case finished
-        /// No new checkpoint came for `evaluation.timeout_seconds`.
-        case timedOut
-        /// The evaluator or its coordinator was asked to stop.
-        case drained
-    }
-
     private enum Input: Sendable {
         case prepared(Result<CheckpointScorer, any Error>)
         case scored(WireEvaluationRows)
@@ -71,21 +62,14 @@ public final class ClusterEvaluator {
     private let stop = StopRequest()
     private let logger = Logger(label: "lineup.evaluator")
     private let clock = ContinuousClock()
-    private var welcome: WireWelcome?
+    private let begun: ContinuousClock.Instant
+    private var machine: EvaluatorStateMachine
+    private var welcome = WireWelcome()
     private var settings: Settings?
     private var scorer: CheckpointScorer?
-    /// Sets under way, and rows that the coordinator has not acknowledged.
-    private var held: [WireEvaluationTask] = []
-    private var unacknowledged: [WireEvaluationRows] = []
-    private var isWorking = false
-    private var saidHello = false
-    private var isWelcome = false
-    private var heardAt: ContinuousClock.Instant
-    private var idleSince: ContinuousClock.Instant
-    private var nextPoll: ContinuousClock.Instant
-    private var nextAsk: ContinuousClock.Instant
-    private var sentAt: [String: ContinuousClock.Instant] = [:]
-    private var end: Result<End, any Error>?
+    private var isConnected = false
+    private var lostAt: ContinuousClock.Instant
+    private var end: Result<EvaluatorEnd, any Error>?
 
     /// Opens the socket.
     ///
@@ -96,10 +80,9 @@ public final class ClusterEvaluator {
             role: "evaluator", host: options.host,
             process: ProcessInfo.processInfo.processIdentifier)
         link = try WorkerLink(context, coordinator: options.coordinator, worker: worker)
-        heardAt = clock.now
-        idleSince = clock.now
-        nextPoll = clock.now
-        nextAsk = clock.now
+        machine = EvaluatorStateMachine(worker: worker, once: options.once)
+        begun = clock.now
+        lostAt = clock.now
     }
 
     /// Asks to leave; may be called from any thread.
@@ -111,8 +94,7 @@ public final class ClusterEvaluator {
     /// Scores until the run ends or nothing new comes.
     ///
     /// - Throws: ``EvalWorkerError`` that says why it could not start or go on.
-    public func run() throws -> End {
-        sayHello()
+    public func run() throws -> EvaluatorEnd {
         while end == nil {
             Poller.wait([link.socket], wakeup: mailbox.wakeup, timeout: .milliseconds(100))
             do {
@@ -120,66 +102,69 @@ public final class ClusterEvaluator {
             } catch {
                 end = .failure(error)
             }
-            for input in mailbox.take() { handle(input) }
-            if clock.now >= nextPoll { poll() }
-            checkClocks()
+            for input in mailbox.take() where end == nil { handle(input) }
+            perform(machine.tick(now: now))
+            checkPatience()
         }
         stop.stop()
         return try end!.get()
     }
 
-    /// Every message says that the evaluator lives; only one in `evaluation.poll_seconds` asks for
-    /// work.
-    private var pollSeconds: Double { settings?.evaluation.pollSeconds ?? 0.25 }
-
-    private func sayHello() {
-        var hello = WireHello()
-        hello.lineupVersion = options.version
-        hello.role = .evaluator
-        hello.worker = worker
-        hello.host = options.host
-        hello.processID = UInt32(ProcessInfo.processInfo.processIdentifier)
-        hello.device = options.device.description
-        link.send(.hello(hello))
-        saidHello = true
-        isWelcome = false
-    }
+    /// Time since the start.
+    private var now: Duration { clock.now - begun }
 
     private func receive() throws {
         for event in link.socket.connectionEvents() {
             switch event {
-            case .closed: saidHello = false
-            case .opened: if !saidHello { sayHello() }
+            case .closed:
+                if isConnected { lostAt = clock.now }
+                isConnected = false
+                machine.connectionClosed()
+            case .opened:
+                isConnected = true
+                perform(machine.connectionOpened(now: now))
             }
         }
-        for body in try link.receive() {
-            heardAt = clock.now
-            switch body {
-            case .welcome(let welcome): try welcomed(welcome)
-            case .refusal(let refusal): throw EvalWorkerError(.refused, refusal.message)
-            case .stop(let message): try stopped(message)
-            case .evaluationGrant(let grant): granted(grant)
-            case .evaluationAck(let ack):
-                unacknowledged.removeAll { $0.step == ack.step && $0.set == ack.set }
-                sentAt["\(ack.step)-\(ack.set)"] = nil
-                nextAsk = clock.now
-                nextPoll = clock.now
-            default: break
+        for body in try link.receive() where end == nil {
+            if case .welcome(let welcome) = body { self.welcome = welcome }
+            perform(machine.received(body, now: now))
+        }
+    }
+
+    private func perform(_ actions: [EvaluatorAction]) {
+        for action in actions where end == nil {
+            switch action {
+            case .send(let body): link.send(completed(body))
+            case .prepare(let welcome): prepare(welcome)
+            case .score(let grant): score(grant)
+            case .leave(let reason): end = .success(reason)
+            case .refused(let why): end = .failure(EvalWorkerError(.refused, why))
             }
         }
     }
 
-    private func welcomed(_ welcome: WireWelcome) throws {
-        let isFirst = self.welcome == nil
-        self.welcome = welcome
-        isWelcome = true
-        var settings = try JSONDecoder().decode(Settings.self, from: Data(welcome.settings.utf8))
-        if let root = options.dataRoot { settings.data.root = root }
+    /// Adds what the machine does not know.
+    private func completed(_ body: WireBody) -> WireBody {
+        guard case .hello(var hello) = body else { return body }
+        hello.lineupVersion = options.version
+        hello.host = options.host
+        hello.processID = UInt32(ProcessInfo.processInfo.processIdentifier)
+        hello.device = options.device.description
+        return .hello(hello)
+    }
+
+    private func prepare(_ welcome: WireWelcome) {
+        let settings: Settings
+        do {
+            var run = try JSONDecoder().decode(Settings.self, from: Data(welcome.settings.utf8))
+            if let root = options.dataRoot { run.data.root = root }
+            settings = run
+        } catch {
+            return leave(failing: error)
+        }
         self.settings = settings
-        for rows in unacknowledged { send(rows) }
-        guard isFirst else { return }
         let (device, mailbox, expected) = (options.device, mailbox, welcome.datasetDigest)
-        Thread.detachNewThread { [settings] in
+        Thread.detachNewThread {
             mailbox.post(
                 .prepared(
                     Result {
@@ -196,37 +181,18 @@ public final class ClusterEvaluator {
         }
     }
 
-    private func stopped(_ message: WireStop) throws {
-        switch message.reason {
-        case .finished: end = .success(.finished)
-        case .drained: end = .success(.drained)
-        // Between HELLO and WELCOME this answers something older.
-        case .expelled: if isWelcome { sayHello() }
-        default: throw EvalWorkerError(.refused, message.message)
-        }
-    }
-
     private func handle(_ input: Input) {
         switch input {
         case .prepared(.success(let scorer)):
             self.scorer = scorer
-            idleSince = clock.now
-            poll()
+            perform(
+                machine.prepared(
+                    pollSeconds: settings!.evaluation.pollSeconds,
+                    timeoutSeconds: Double(settings!.evaluation.timeoutSeconds), now: now))
         case .prepared(.failure(let error)): leave(failing: error)
-        case .scored(let rows):
-            held.removeAll { $0.step == rows.step && $0.set == rows.set }
-            unacknowledged.append(rows)
-            send(rows)
-        case .done:
-            isWorking = false
-            held = []
-            idleSince = clock.now
-            poll()
-        case .drain:
-            var message = WireGoodbye()
-            message.reason = "asked to stop"
-            link.send(.goodbye(message))
-            end = .success(.drained)
+        case .scored(let rows): perform(machine.scored(rows, now: now))
+        case .done: perform(machine.scoringEnded(now: now))
+        case .drain: perform(machine.drain())
         }
     }
 
@@ -238,46 +204,19 @@ public final class ClusterEvaluator {
         end = .failure(error)
     }
 
-    private func poll() {
-        nextPoll = clock.now + .seconds(min(1, pollSeconds))
-        // Without a connection these would queue up for the next coordinator.
-        guard welcome != nil, saidHello else { return }
-        for rows in unacknowledged where isDue(rows) { send(rows) }
-        var message = WireEvaluationPoll()
-        message.held = held
-        let mayAsk = scorer != nil && !isWorking && unacknowledged.isEmpty
-        message.idle = mayAsk && clock.now >= nextAsk
-        if message.idle { nextAsk = clock.now + .seconds(pollSeconds) }
-        link.send(.evaluationPoll(message))
+    private func checkPatience() {
+        guard end == nil, !isConnected, clock.now - lostAt > options.patience else { return }
+        end = .failure(
+            EvalWorkerError(
+                .noCoordinator,
+                "no coordinator has answered at \(options.coordinator) for "
+                    + "\(options.patience.components.seconds) s; start one there, or name "
+                    + "another address with --coordinator"))
     }
 
-    private func send(_ rows: WireEvaluationRows) {
-        sentAt["\(rows.step)-\(rows.set)"] = clock.now
-        link.send(.evaluationRows(rows))
-    }
-
-    /// Rows are sent again only where the acknowledgement has had time to come.
-    private func isDue(_ rows: WireEvaluationRows) -> Bool {
-        guard let sent = sentAt["\(rows.step)-\(rows.set)"] else { return true }
-        return clock.now - sent > .seconds(2)
-    }
-
-    private func granted(_ grant: WireEvaluationGrant) {
-        guard grant.granted else {
-            if options.once, scorer != nil, !isWorking, unacknowledged.isEmpty {
-                end = .success(.finished)
-            }
-            return
-        }
-        guard !isWorking, let scorer, let welcome else { return }
-        isWorking = true
-        held = grant.sets.map { set in
-            var task = WireEvaluationTask()
-            task.step = grant.step
-            task.set = set
-            return task
-        }
+    private func score(_ grant: WireEvaluationGrant) {
         let (mailbox, context, run, stop) = (mailbox, context, link.run, stop)
+        let (scorer, welcome) = (scorer!, welcome)
         let identity = "\(worker)-fetch-\(grant.step)"
         Thread.detachNewThread {
             Self.score(
@@ -331,28 +270,6 @@ public final class ClusterEvaluator {
                 failed.failure = "\(error)"
                 report(failed)
             }
-        }
-    }
-
-    private func checkClocks() {
-        guard end == nil else { return }
-        if !saidHello || welcome == nil, clock.now - heardAt > options.patience {
-            end = .failure(
-                EvalWorkerError(
-                    .noCoordinator,
-                    "no coordinator has answered at \(options.coordinator) for "
-                        + "\(options.patience.components.seconds) s; start one there, or name "
-                        + "another address with --coordinator"))
-            return
-        }
-        guard let settings, scorer != nil else { return }
-        if isWorking || !unacknowledged.isEmpty {
-            idleSince = clock.now
-        } else if clock.now - idleSince > .seconds(settings.evaluation.timeoutSeconds) {
-            var message = WireGoodbye()
-            message.reason = "no new checkpoint for \(settings.evaluation.timeoutSeconds) s"
-            link.send(.goodbye(message))
-            end = .success(.timedOut)
         }
     }
 }

@@ -101,6 +101,9 @@ final class StepBuffers {
         received[block] = nil
     }
 
+    /// Forgets what was received and folded, not what was computed here.
+    func forgetSums() { received = [:] }
+
     /// A block of the effect.
     func bytes(ofBlock block: Int) -> UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(

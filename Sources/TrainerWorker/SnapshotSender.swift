@@ -21,7 +21,7 @@ final class SnapshotSender: @unchecked Sendable {
     }
 
     private let context: Context
-    private let coordinator: String
+    private var coordinatorAddress: String
     private let worker: String
     private let run: UInt64
     private let metadata: @Sendable (Int, UInt64) -> CheckpointMetadata
@@ -30,6 +30,10 @@ final class SnapshotSender: @unchecked Sendable {
     private var copies: [Int: Copy] = [:]
     /// Steps whose copy is for a checkpoint, until it is released.
     private var kept: Set<Int> = []
+    /// Steps whose copy is for joiners, until it is released.
+    private var keptForJoiners: Set<Int> = []
+    /// Streams under way: step and address.
+    private var streams: Set<String> = []
     /// Memory of a copy that nobody reads any more: fresh memory costs more than the copying.
     private var spare: StateSnapshot?
     private var copying = 0
@@ -42,11 +46,17 @@ final class SnapshotSender: @unchecked Sendable {
         mailbox: Mailbox<TrainerShell.Input>
     ) {
         self.context = context
-        self.coordinator = coordinator
+        coordinatorAddress = coordinator
         self.worker = worker
         self.run = run
         self.metadata = metadata
         self.mailbox = mailbox
+    }
+
+    /// Where checkpoints go; streams to an earlier coordinator end.
+    var coordinator: String {
+        get { condition.withLock { coordinatorAddress } }
+        set { condition.withLock { coordinatorAddress = newValue } }
     }
 
     /// Copies the state of a step; ``waitUntilCopied()`` returns when it may change again.
@@ -59,18 +69,24 @@ final class SnapshotSender: @unchecked Sendable {
         }
     }
 
-    /// Sends the state of a step to a joiner.
-    func donate(
-        _ state: TrainingState, step: Int, history: UInt64, to address: String, joiner: String
-    ) {
-        inBackground(state, step: step, history: history) { [self] in
+    /// Copies the state of a step for joiners.
+    func keepForJoiners(_ state: TrainingState, step: Int, history: UInt64) {
+        condition.withLock { _ = keptForJoiners.insert(step) }
+        inBackground(state, step: step, history: history) {}
+    }
+
+    /// Sends the copy of a step to a joiner, once it is made.
+    func donate(step: Int, to address: String, joiner: String) {
+        Thread.detachNewThread { [self] in
+            condition.withLock {
+                while copies[step] == nil && keptForJoiners.contains(step) && !isStopping {
+                    condition.wait()
+                }
+            }
             stream(
                 step: step, to: address, kind: .state, recovery: false,
                 failed: { [mailbox] why in
                     mailbox.post(.note("state of step \(step) did not reach \(joiner): \(why)"))
-                },
-                done: { [self] in
-                    condition.withLock { if !kept.contains(step) { forget(step) } }
                 })
         }
     }
@@ -82,11 +98,36 @@ final class SnapshotSender: @unchecked Sendable {
             failed: { [mailbox] why in mailbox.post(.sendFailed(step: step, why: why)) })
     }
 
-    /// Forgets the copy of a step, and older ones.
+    /// Forgets the checkpoint copy of a step, and older ones.
     func release(step: Int) {
         condition.withLock {
-            for old in copies.keys.filter({ $0 <= step }) { forget(old) }
             kept = kept.filter { $0 > step }
+            forgetUnkept()
+        }
+    }
+
+    /// Forgets the joiners' copy of a step.
+    func releaseForJoiners(step: Int) {
+        condition.withLock {
+            keptForJoiners.remove(step)
+            forgetUnkept()
+            condition.broadcast()
+        }
+    }
+
+    /// Forgets every copy.
+    func releaseAll() {
+        condition.withLock {
+            kept = []
+            keptForJoiners = []
+            forgetUnkept()
+            condition.broadcast()
+        }
+    }
+
+    private func forgetUnkept() {
+        for step in copies.keys where !kept.contains(step) && !keptForJoiners.contains(step) {
+            forget(step)
         }
     }
 
@@ -142,15 +183,27 @@ final class SnapshotSender: @unchecked Sendable {
 
     private func stream(
         step: Int, to address: String, kind: WireDataHeader.Kind, recovery: Bool,
-        failed: @escaping @Sendable (String) -> Void,
-        done: @escaping @Sendable () -> Void = {}
+        failed: @escaping @Sendable (String) -> Void
     ) {
-        let (copy, number) = condition.withLock {
+        let key = "\(step) \(address)"
+        let (copy, number, isNew) = condition.withLock {
+            let isNew = streams.insert(key).inserted
             sends += 1
-            return (copies[step], sends)
+            return (copies[step], sends, isNew)
         }
-        guard let copy else { return failed("no copy of step \(step) is held") }
+        // Asked for again while it is on its way.
+        guard isNew else { return }
+        guard let copy else {
+            condition.withLock { _ = streams.remove(key) }
+            return failed("no copy of step \(step) is held")
+        }
         Thread.detachNewThread { [self] in
+            defer { condition.withLock { _ = streams.remove(key) } }
+            let isObsolete = { [self] in
+                condition.withLock {
+                    isStopping || kind == .checkpoint && coordinatorAddress != address
+                }
+            }
             do {
                 let tensors = copy.snapshot.tensors.map { tensor in
                     CheckpointTensor(
@@ -168,14 +221,12 @@ final class SnapshotSender: @unchecked Sendable {
                 try file.header.withUnsafeBytes { start in
                     try ChunkSender.send(
                         context, to: address, identity: "\(worker)-send-\(number)", base: header,
-                        segments: [start] + file.tensors.map(\.bytes),
-                        isCancelled: { self.condition.withLock { self.isStopping } })
+                        segments: [start] + file.tensors.map(\.bytes), isCancelled: isObsolete)
                 }
                 withExtendedLifetime(copy) {}
             } catch {
-                failed("\(error)")
+                if !isObsolete() { failed("\(error)") }
             }
-            done()
         }
     }
 }

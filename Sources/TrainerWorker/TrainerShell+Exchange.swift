@@ -8,17 +8,18 @@ internal import Training
 internal import Transport
 
 extension TrainerShell {
-    func openExchange(step: Int, history: UInt64, members: [WireMember]) throws {
+    func openExchange(step: Int, history: UInt64, peers: [WireMember]) throws {
         buffers = StepBuffers(
-            step: step, history: history, layout: layout!, slotCount: machine!.slotCount,
+            step: step, history: history, layout: layout!, slotCount: machine.slotCount,
             effect: takeContribution())
         exchangeBegan = nil
-        try connect(members)
-        let waiting = parked
-        parked = []
-        for (header, payload) in waiting where header.step >= UInt64(step) {
-            take(header, payload)
-        }
+        try connect(peers)
+        takeParked(of: step)
+    }
+
+    /// What came before its time.
+    func takeParked(of step: Int) {
+        for item in parked.take(step: step) { take(item.header, item.payload, from: item.peer) }
     }
 
     /// One DEALER to each peer's data socket.
@@ -47,6 +48,8 @@ extension TrainerShell {
             try buffers!.finish(blocks, threads: options.slotThreads)
         case .broadcast(let blocks, let names):
             for block in blocks { sendResult(block, to: names) }
+        case .wantPartials(let blocks, let peer): sendWant(.wantPartials, blocks, to: peer)
+        case .wantResults(let blocks, let peer): sendWant(.wantResults, blocks, to: peer)
         case .complete: break
         }
     }
@@ -59,6 +62,7 @@ extension TrainerShell {
         header.run = link.run
         header.history = buffers!.history
         header.step = UInt64(buffers!.step)
+        header.fold = UInt32(machine.fold)
         header.block = UInt32(block)
         header.digest = digest
         return header
@@ -91,6 +95,16 @@ extension TrainerShell {
         }
     }
 
+    private func sendWant(_ kind: WireDataHeader.Kind, _ blocks: [Int], to peer: String) {
+        guard let (_, socket) = peers[peer] else { return }
+        var payload = Data()
+        for block in blocks {
+            withUnsafeBytes(of: UInt32(block).littleEndian) { payload.append(contentsOf: $0) }
+        }
+        let digest = payload.withUnsafeBytes { XXH64.digest($0) }
+        socket.send([WireCodec.encode(header(kind, block: 0, digest: digest)), payload])
+    }
+
     // MARK: In
 
     func receiveData() {
@@ -103,56 +117,70 @@ extension TrainerShell {
                 }), header.run == link.run, link.run != 0
             else { continue }
             switch header.kind {
-            case .partial, .result: take(header, frames[2])
+            case .partial, .result, .wantPartials, .wantResults:
+                take(header, frames[2], from: peer)
             case .state: takeState(header, frames[2], from: peer)
             default: continue
             }
         }
     }
 
-    private func take(_ header: WireDataHeader, _ payload: Frame) {
-        guard let machine, let layout else { return }
-        guard let buffers,
-            machine.isExchanging(step: Int(clamping: header.step), history: header.history)
-        else {
-            // A peer may be one step ahead: it has this trainer's part of the last one already.
-            let isAhead =
-                header.step == UInt64(machine.step + 1) || header.step == UInt64(machine.step + 2)
-            if isAhead && parked.count < 4 * (layout.blockCount + 1) * machine.slotCount {
-                parked.append((header, payload))
-            }
+    func take(_ header: WireDataHeader, _ payload: Frame, from peer: String) {
+        guard let layout else { return }
+        let place = machine.place(
+            step: Int(clamping: header.step), history: header.history, fold: Int(header.fold),
+            from: peer)
+        let isBlock = header.kind == .partial || header.kind == .result
+        switch place {
+        case .nowhere: return
+        case .later:
+            if isBlock { parked.park(.init(header: header, payload: payload, peer: peer)) }
             return
+        case .here: break
         }
+        guard isBlock else { return answerWant(header, payload, from: peer) }
         let block = Int(header.block)
         guard block < layout.blockCount, payload.count == layout.range(block).count * 4 else {
             logger.warning("a block of a wrong size was ignored")
             return
         }
-        let isWanted: Bool
         var run = SlotRun(0, 1)
         if header.kind == .partial {
             guard header.low < header.high, Int(header.high) <= machine.slotCount else { return }
             run = SlotRun(Int(header.low), Int(header.high))
-            isWanted = machine.wantsPartial(block, run: run)
+            guard machine.wantsPartial(block, run: run) else { return }
         } else {
-            isWanted = machine.wantsResult(block)
+            guard machine.wantsResult(block) else { return }
         }
-        guard isWanted else { return }
-        let isWhole = payload.withUnsafeBytes { XXH64.digest($0) == header.digest }
-        guard isWhole else {
-            leave(
-                failing: TrainerError(
-                    .failed,
-                    "block \(block) of step \(header.step) arrived damaged; this trainer leaves "
-                        + "so that its slots are computed elsewhere"))
+        guard payload.withUnsafeBytes({ XXH64.digest($0) == header.digest }) else {
+            // It is missing now, and asked for again like everything that is.
+            logger.warning(
+                "a block arrived damaged",
+                metadata: ["worker.id": "\(peer)", "step": "\(header.step)", "block": "\(block)"])
             return
         }
         if header.kind == .partial {
-            buffers.keepPartial(block, run: run, payload)
-            perform(self.machine!.partialReceived(block, run: run))
+            buffers!.keepPartial(block, run: run, payload)
+            perform(machine.partialReceived(block, run: run))
         } else {
-            payload.withUnsafeBytes { buffers.keepResult(block, $0, digest: header.digest) }
-            perform(self.machine!.resultReceived(block))
+            payload.withUnsafeBytes { buffers!.keepResult(block, $0, digest: header.digest) }
+            perform(machine.resultReceived(block))
         }
+    }
+
+    private func answerWant(_ header: WireDataHeader, _ payload: Frame, from peer: String) {
+        guard payload.count.isMultiple(of: 4), payload.count / 4 <= layout!.blockCount,
+            payload.withUnsafeBytes({ XXH64.digest($0) == header.digest })
+        else { return }
+        let blocks = payload.withUnsafeBytes { bytes in
+            (0..<bytes.count / 4).map {
+                Int(
+                    UInt32(
+                        littleEndian: bytes.loadUnaligned(
+                            fromByteOffset: 4 * $0, as: UInt32.self)))
+            }
+        }
+        perform(
+            machine.wanted(blocks, partials: header.kind == .wantPartials, by: peer))
     }
 }

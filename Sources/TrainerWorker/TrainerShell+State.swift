@@ -2,6 +2,7 @@ internal import Basics
 internal import ClusterCore
 internal import Datasets
 internal import Foundation
+internal import Logging
 internal import Images
 internal import MetricLearning
 internal import Networks
@@ -26,10 +27,9 @@ struct IncomingState {
 extension TrainerShell {
     // MARK: Getting ready
 
-    func prepare(_ welcome: WireWelcome) {
+    func prepare(_ welcome: WireWelcome, epoch: Int) {
         let options = options
         let mailbox = mailbox
-        let epoch = epoch
         Thread.detachNewThread {
             mailbox.post(.prepared(Result { try Self.prepare(welcome, options) }, epoch: epoch))
         }
@@ -65,8 +65,10 @@ extension TrainerShell {
             datasetDigest: dataSet.digest)
     }
 
-    func didPrepare(_ prepared: Prepared) {
+    func didPrepare(_ prepared: Prepared, epoch: Int) {
+        letGoOfState()
         self.prepared?.inputs.stop()
+        snapshots?.stop()
         self.prepared = prepared
         layout = EffectLayout(prepared.flat)
         snapshots = SnapshotSender(
@@ -81,23 +83,16 @@ extension TrainerShell {
         message.datasetDigest = prepared.datasetDigest
         message.blockCount = UInt64(layout!.blockCount)
         message.numerics.description_p = prepared.numerics
-        perform(machine!.prepared(message))
+        perform(
+            machine.prepared(
+                message, slotCount: prepared.settings.batch.miniBatchesPerStep, epoch: epoch))
     }
 
     // MARK: Getting the state
 
-    func startLoading(_ load: WireLoadState) {
-        epoch += 1
-        pool.dropWaiting()
-        pool.waitUntilIdle()
-        snapshots?.waitUntilCopied()
-        // Copies of a state that the run has left are of no use.
-        snapshots?.release(step: .max)
-        state = nil
-        buffers = nil
-        parked = []
+    func startLoading(_ load: WireLoadState, epoch: Int) {
+        letGoOfState()
         let step = Int(clamping: load.step)
-        let epoch = epoch
         let configuration = prepared!.configuration
         let mailbox = mailbox
         switch load.source {
@@ -169,9 +164,10 @@ extension TrainerShell {
     }
 
     func didLoad(_ loaded: Loaded, epoch: Int) {
-        guard epoch == self.epoch else { return }
+        guard epoch == machine.epoch else { return }
         state = loaded.state
-        perform(machine!.stateLoaded(step: loaded.state.step, digest: loaded.digest))
+        perform(
+            machine.stateLoaded(step: loaded.state.step, digest: loaded.digest, epoch: epoch))
     }
 
     /// A chunk of the state from a peer.
@@ -181,29 +177,34 @@ extension TrainerShell {
         answer.length = 1
         let offset = Int(clamping: header.offset)
         let total = Int(clamping: header.total)
-        guard let waiting = incoming, waiting.step == Int(clamping: header.step),
-            offset == 0 ? waiting.received == 0 : waiting.donor == peer,
-            total <= stateBytesMax
-        else {
+        func refuse(_ why: String) {
             answer.kind = .fetchFailed
-            data.send([WireCodec.encode(answer), Data("not waiting for a state".utf8)], to: peer)
-            return
+            data.send([WireCodec.encode(answer), Data(why.utf8)], to: peer)
         }
+        guard let waiting = incoming, waiting.step == Int(clamping: header.step),
+            waiting.epoch == machine.epoch, offset == 0 || waiting.donor == peer,
+            total <= stateBytesMax
+        else { return refuse("not waiting for a state") }
         // Taken out, so that writing a chunk does not copy all of them.
         incoming = nil
         var incoming = waiting
         if offset == 0 {
+            // From the beginning, also where an earlier stream broke off.
             incoming.donor = peer
-            incoming.bytes = Data(count: total)
+            incoming.received = 0
+            if incoming.bytes.count != total { incoming.bytes = Data(count: total) }
         }
         let isWhole = payload.withUnsafeBytes { XXH64.digest($0) == header.digest }
         guard isWhole, offset == incoming.received, incoming.bytes.count == total,
             offset + payload.count <= total
         else {
-            leave(
-                failing: TrainerError(
-                    .failed, "the state of step \(header.step) arrived damaged; start again"))
-            return
+            // The stream ends here; the machine asks for another one.
+            incoming.donor = ""
+            self.incoming = incoming
+            logger.warning(
+                "a piece of the state arrived damaged",
+                metadata: ["worker.id": "\(peer)", "offset": "\(offset)"])
+            return refuse("a piece arrived damaged")
         }
         payload.withUnsafeBytes { bytes in
             incoming.bytes.withUnsafeMutableBytes {
@@ -211,6 +212,7 @@ extension TrainerShell {
                     .copyMemory(from: bytes)
             }
         }
+        machine.statePieceReceived()
         incoming.received += payload.count
         data.send([WireCodec.encode(answer)], to: peer)
         guard incoming.received == total else {
@@ -246,14 +248,18 @@ extension TrainerShell {
             state!, step: step, history: currentHistory, recovery: recovery, send: send)
     }
 
+    func keepForJoiners(step: Int) {
+        snapshots?.keepForJoiners(state!, step: step, history: currentHistory)
+    }
+
     func donate(_ donation: WireDonateState) {
         snapshots?.donate(
-            state!, step: Int(clamping: donation.step), history: currentHistory,
-            to: donation.dataAddress, joiner: donation.worker)
+            step: Int(clamping: donation.step), to: donation.dataAddress,
+            joiner: donation.worker)
     }
 
     /// History digest up to the state that is held.
-    private var currentHistory: UInt64 { machine!.history }
+    private var currentHistory: UInt64 { machine.history }
 }
 
 /// A file that is in memory already, for readers that want one.

@@ -7,6 +7,7 @@ internal import Logging
 internal import Protocol
 internal import Settings
 internal import Storage
+internal import Synchronization
 public import Tensors
 internal import Training
 internal import Transport
@@ -97,29 +98,33 @@ public final class TrainerShell {
     let dataAddress: String
     let mailbox = Mailbox<Input>()
     let pool: WorkPool
+    /// Slots that need not begin: they are computed elsewhere.
+    let cancelled = SharedSet<SlotInputs.Key>()
     let logger = Logger(label: "lineup.trainer")
     let clock = ContinuousClock()
-    var machine: TrainerStateMachine?
+    let begun: ContinuousClock.Instant
+    var machine: TrainerStateMachine
     var welcome = WireWelcome()
     var prepared: Prepared?
     var layout: EffectLayout?
     var state: TrainingState?
     var buffers: StepBuffers?
     var peers: [String: (address: String, socket: Socket)] = [:]
-    var parked: [(header: WireDataHeader, payload: Frame)] = []
+    var parked = ParkedData()
     var incoming: IncomingState?
     var snapshots: SnapshotSender?
-    /// Raised when state is loaded anew: what was computed before is of no use.
-    var epoch = 0
     var applySeconds = 0.0
     var exchangeBegan: ContinuousClock.Instant?
     var exchangeSeconds = 0.0
     var end: Result<WorkerEnd, any Error>?
-    private var heardAt: ContinuousClock.Instant
-    private var saidHello = false
-    private var isWelcome = false
+    private var runKnown: UInt64 = 0
+    private var isConnected = false
+    private var lostAt: ContinuousClock.Instant
+    private var drainedAt: ContinuousClock.Instant?
     private var spareContributions: [SlotContribution] = []
-    private var progressCounter: UInt64 = 0
+
+    /// How long a trainer that was asked to leave waits to be let go at a step boundary.
+    static let drainPatience = Duration.seconds(30)
 
     /// Opens the sockets.
     ///
@@ -133,7 +138,9 @@ public final class TrainerShell {
         data = try Socket(context, .router, frameBytesMax: WireCodec.payloadBytesMax)
         dataAddress = try data.bindForData(options.bind, host: options.host)
         pool = WorkPool(threads: options.slotThreads)
-        heardAt = clock.now
+        machine = TrainerStateMachine(worker: worker)
+        begun = clock.now
+        lostAt = clock.now
     }
 
     /// Asks to leave; may be called from any thread.
@@ -142,12 +149,13 @@ public final class TrainerShell {
         return { mailbox.post(.drain) }
     }
 
+    /// Time since the start.
+    var now: Duration { clock.now - begun }
+
     /// Takes part until the run ends or this worker is no longer wanted.
     ///
     /// - Throws: ``TrainerError`` that says why it could not start or go on.
     public func run() throws -> WorkerEnd {
-        sayHello()
-        var nextProgress = clock.now
         while end == nil {
             Poller.wait(
                 [link.socket, data], wakeup: mailbox.wakeup, timeout: .milliseconds(100))
@@ -157,11 +165,8 @@ public final class TrainerShell {
             } catch {
                 end = .failure(error)
             }
-            for input in mailbox.take() { handle(input) }
-            if clock.now >= nextProgress {
-                nextProgress = clock.now + .milliseconds(250)
-                sayProgress()
-            }
+            for input in mailbox.take() where end == nil { handle(input) }
+            perform(machine.tick(now: now))
             checkPatience()
         }
         pool.stop()
@@ -172,58 +177,44 @@ public final class TrainerShell {
 
     // MARK: Control
 
-    private func sayHello() {
-        machine = nil
-        var hello = WireHello()
-        hello.lineupVersion = options.version
-        hello.role = .trainer
-        hello.worker = worker
-        hello.host = options.host
-        hello.processID = UInt32(ProcessInfo.processInfo.processIdentifier)
-        hello.device = options.device.description
-        hello.dataAddress = dataAddress
-        link.send(.hello(hello))
-        saidHello = true
-        isWelcome = false
-    }
-
     private func receiveControl() throws {
         for event in link.socket.connectionEvents() {
             switch event {
-            case .closed: saidHello = false
+            case .closed:
+                if isConnected { lostAt = clock.now }
+                isConnected = false
+                machine.connectionClosed()
             case .opened:
-                // A coordinator that was restarted knows nobody.
-                if !saidHello {
-                    forgetRun()
-                    sayHello()
-                }
+                isConnected = true
+                perform(machine.connectionOpened(now: now))
             }
         }
-        for body in try link.receive() {
-            heardAt = clock.now
-            if case .welcome(let welcome) = body {
-                self.welcome = welcome
-                epoch += 1
-                isWelcome = true
-                let settings = try JSONDecoder().decode(
-                    Settings.self, from: Data(welcome.settings.utf8))
-                machine = TrainerStateMachine(
-                    worker: worker, slotCount: settings.batch.miniBatchesPerStep)
-            }
-            if case .stop(let stop) = body, stop.reason == .expelled, !isWelcome { continue }
-            if machine == nil {
-                // Refused before WELCOME.
-                machine = TrainerStateMachine(worker: worker, slotCount: 1)
-            }
-            perform(machine!.received(body))
+        for body in try link.receive() where end == nil {
+            if case .welcome(let welcome) = body { welcomed(welcome) }
+            perform(machine.received(body, now: now))
         }
     }
 
+    private func welcomed(_ welcome: WireWelcome) {
+        if runKnown != 0, runKnown != link.run {
+            // Another run at the same address: what is held is of no use for it.
+            forgetRun()
+            machine = TrainerStateMachine(worker: worker)
+            perform(machine.connectionOpened(now: now))
+        }
+        runKnown = link.run
+        self.welcome = welcome
+        snapshots?.coordinator = welcome.dataAddress
+    }
+
     private func checkPatience() {
-        guard end == nil, clock.now - heardAt > options.patience else { return }
-        // A coordinator that has nothing to say is still connected: only silence without a
-        // connection is a missing coordinator.
-        if saidHello && machine != nil { return }
+        guard end == nil else { return }
+        if let drainedAt, clock.now - drainedAt > Self.drainPatience {
+            say(goodbye: "asked to stop", failed: false)
+            end = .success(.drained)
+        }
+        // A coordinator that has nothing to say is still connected: only its absence counts.
+        guard !isConnected, clock.now - lostAt > options.patience else { return }
         end = .failure(
             TrainerError(
                 .noCoordinator,
@@ -232,39 +223,25 @@ public final class TrainerShell {
                     + "another address with --coordinator"))
     }
 
-    private func sayProgress() {
-        // Without a connection these would queue up for the next coordinator.
-        guard saidHello, let machine else { return }
-        progressCounter += 1
-        var message = WireProgress()
-        message.step = UInt64(machine.step)
-        message.phase = machine.phaseName
-        message.slotsDone = UInt32(machine.slots.done)
-        message.slotsLeased = UInt32(machine.slots.leased)
-        message.counter = progressCounter
-        link.send(.progress(message))
-    }
-
     private func handle(_ input: Input) {
         switch input {
         case .prepared(.success(let prepared), let epoch):
-            guard epoch == self.epoch, machine != nil else { return prepared.inputs.stop() }
-            didPrepare(prepared)
+            guard epoch == machine.epoch else { return prepared.inputs.stop() }
+            didPrepare(prepared, epoch: epoch)
         case .prepared(.failure(let error), let epoch):
-            if epoch == self.epoch { leave(failing: error) }
+            if epoch == machine.epoch { leave(failing: error) }
         case .loaded(.success(let loaded), let epoch): didLoad(loaded, epoch: epoch)
         case .loaded(.failure(let error), let epoch):
-            if epoch == self.epoch { leave(failing: error) }
+            perform(machine.loadFailed("\(error)", epoch: epoch))
         case .computed(let slot, let epoch):
-            guard epoch == self.epoch, let buffers, buffers.step == Int(slot.done.step) else {
+            guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step) else {
                 return
             }
             buffers.keep(slot: Int(slot.done.slot), slot.contribution)
             exchangeBegan = clock.now
-            perform(machine!.slotComputed(slot.done))
+            perform(machine.slotComputed(slot.done, epoch: epoch))
         case .slotFailed(let step, let slot, let why, let epoch):
-            guard epoch == self.epoch else { return }
-            perform(machine!.slotFailed(step: step, slot: slot, reason: why))
+            perform(machine.slotFailed(step: step, slot: slot, reason: why, epoch: epoch))
         case .sendFailed(let step, let why):
             var message = WireCheckpointFailed()
             message.step = UInt64(step)
@@ -272,8 +249,8 @@ public final class TrainerShell {
             link.send(.checkpointFailed(message))
         case .note(let text): logger.warning("\(text)")
         case .drain:
-            say(goodbye: "asked to stop", failed: false)
-            end = .success(.drained)
+            drainedAt = clock.now
+            perform(machine.drain())
         }
     }
 
@@ -290,22 +267,29 @@ public final class TrainerShell {
         end = .failure(error)
     }
 
-    /// The coordinator is gone or has forgotten this worker: begin as a new one.
+    /// Lets go of everything that belongs to a run.
     private func forgetRun() {
-        epoch += 1
-        pool.dropWaiting()
-        pool.waitUntilIdle()
-        snapshots?.waitUntilCopied()
-        state = nil
-        buffers = nil
-        incoming = nil
-        parked = []
+        letGoOfState()
         peers = [:]
         prepared?.inputs.stop()
         prepared = nil
         snapshots?.stop()
         snapshots = nil
-        heardAt = clock.now
+    }
+
+    /// Lets go of the state and of what is computed from it.
+    func letGoOfState() {
+        pool.dropWaiting()
+        pool.waitUntilIdle()
+        cancelled.removeAll()
+        snapshots?.waitUntilCopied()
+        // Copies of a state that the run has left are of no use.
+        snapshots?.releaseAll()
+        state = nil
+        if let buffers { recycle(buffers) }
+        buffers = nil
+        incoming = nil
+        parked = ParkedData()
     }
 
     // MARK: Actions
@@ -322,33 +306,54 @@ public final class TrainerShell {
 
     private func perform(_ action: TrainerAction) throws {
         switch action {
-        case .send(var body):
-            if case .ready(var ready) = body {
-                ready.exchangeSeconds = exchangeSeconds
-                ready.applySeconds = applySeconds
-                body = .ready(ready)
-            }
-            link.send(body)
-        case .prepare(let welcome): prepare(welcome)
-        case .load(let load): startLoading(load)
+        case .send(let body): link.send(completed(body))
+        case .prepare(let welcome, let epoch): prepare(welcome, epoch: epoch)
+        case .load(let load, let epoch): startLoading(load, epoch: epoch)
         case .donate(let donation): donate(donation)
         case .prefetch(let steps, let slots): prefetch(steps, slots: slots)
-        case .compute(let step, let slots, let samples):
-            compute(step: step, slots: slots, samples: samples)
-        case .openExchange(let step, let history, let members):
-            try openExchange(step: step, history: history, members: members)
-        case .membersChanged(let members): try connect(members)
+        case .compute(let step, let slots, let samples, let epoch):
+            compute(step: step, slots: slots, samples: samples, epoch: epoch)
+        case .cancel(let step, let slots):
+            for slot in slots { cancelled.insert(.init(step: step, slot: slot)) }
+        case .openExchange(let step, let history, let peers):
+            try openExchange(step: step, history: history, peers: peers)
+        case .peersChanged(let peers): try connect(peers)
+        case .refold(let step):
+            buffers!.forgetSums()
+            takeParked(of: step)
         case .exchange(let exchange): try perform(exchange)
-        case .digestEffect(let step, let scalars): try digestEffect(step: step, scalars)
-        case .apply(let step, let scalars): try apply(step: step, scalars)
+        case .digestEffect(let step, let fold, let scalars, let epoch):
+            try digestEffect(step: step, fold: fold, scalars, epoch: epoch)
+        case .apply(let step, let scalars, let epoch):
+            try apply(step: step, scalars, epoch: epoch)
         case .snapshot(let step, let recovery, let send):
             snapshot(step: step, recovery: recovery, send: send)
         case .sendSnapshot(let step, let recovery):
             snapshots?.send(step: step, recovery: recovery)
         case .releaseSnapshot(let step): snapshots?.release(step: step)
+        case .keepForJoiners(let step): keepForJoiners(step: step)
+        case .releaseForJoiners(let step): snapshots?.releaseForJoiners(step: step)
         case .leave(let stop): leave(stop)
         case .refused(let refusal): end = .failure(TrainerError(.refused, refusal.message))
         case .fail(let why): leave(failing: TrainerError(.failed, "trainer \(worker): \(why)"))
+        }
+    }
+
+    /// Adds what the machine does not know.
+    private func completed(_ body: WireBody) -> WireBody {
+        switch body {
+        case .hello(var hello):
+            hello.lineupVersion = options.version
+            hello.host = options.host
+            hello.processID = UInt32(ProcessInfo.processInfo.processIdentifier)
+            hello.device = options.device.description
+            hello.dataAddress = dataAddress
+            return .hello(hello)
+        case .ready(var ready):
+            ready.exchangeSeconds = exchangeSeconds
+            ready.applySeconds = applySeconds
+            return .ready(ready)
+        default: return body
         }
     }
 
@@ -356,12 +361,6 @@ public final class TrainerShell {
         switch stop.reason {
         case .finished: end = .success(.finished)
         case .drained: end = .success(.drained)
-        case .expelled:
-            // Between HELLO and WELCOME this answers something older.
-            guard isWelcome else { return }
-            // The coordinator has forgotten this worker; nothing is wrong with it.
-            forgetRun()
-            sayHello()
         default: end = .failure(TrainerError(.failed, stop.message))
         }
     }
@@ -378,17 +377,20 @@ public final class TrainerShell {
         }
     }
 
-    private func compute(step: Int, slots: [Int], samples: WireStepSamples) {
+    private func compute(step: Int, slots: [Int], samples: WireStepSamples, epoch: Int) {
         let prepared = prepared!
         let state = state!
         let mailbox = mailbox
-        let epoch = epoch
+        let cancelled = cancelled
         prefetch([samples], slots: slots)
         for slot in slots {
             let contribution = takeContribution()
             let labels = samples.slots[slot].labels.map { Int($0) }
-            let attempt = machine!.attempt(ofSlot: slot)
+            let attempt = machine.attempt(ofSlot: slot)
+            let key = SlotInputs.Key(step: step, slot: slot)
+            cancelled.remove(key)
             pool.submit {
+                if cancelled.contains(key) { return }
                 var done = WireSlotDone()
                 done.step = UInt64(step)
                 done.slot = UInt32(slot)
@@ -452,15 +454,18 @@ public final class TrainerShell {
 
     // MARK: Effect and apply
 
-    private func digestEffect(step: Int, _ scalars: WireStepScalars) throws {
+    private func digestEffect(
+        step: Int, fold: Int, _ scalars: WireStepScalars, epoch: Int
+    ) throws {
         exchangeSeconds = exchangeBegan.map { (clock.now - $0).seconds } ?? 0
         let effect = effect(step: step, scalars)
         let digest = StepEffect.digest(
             blocks: Array(buffers!.digests[..<layout!.gradientBlocks]),
             batchStatistics: effect.batchStatistics, scalars: effect.scalars, step: step)
         perform(
-            machine!.effectDigested(
-                step: step, digest: digest, state: try partialStateDigest(step: step)))
+            machine.effectDigested(
+                step: step, fold: fold, digest: digest,
+                state: try partialStateDigest(step: step), epoch: epoch))
     }
 
     /// A rotating sixteenth of the state's tensors, so that a state that differs is found soon.
@@ -481,7 +486,7 @@ public final class TrainerShell {
     }
 
     /// The one place where this process changes training state.
-    private func apply(step: Int, _ scalars: WireStepScalars) throws {
+    private func apply(step: Int, _ scalars: WireStepScalars, epoch: Int) throws {
         let start = clock.now
         // A slot that was leased here a second time may still be reading the state, and so may a
         // copy for a checkpoint. What has not begun is not needed any more.
@@ -492,8 +497,9 @@ public final class TrainerShell {
             effect(step: step, scalars), to: state!, threads: options.slotThreads)
         recycle(buffers!)
         buffers = nil
+        cancelled.removeAll()
         applySeconds = (clock.now - start).seconds
         prepared!.inputs.drop(before: step + 1)
-        perform(machine!.applied(step: step))
+        perform(machine.applied(step: step, epoch: epoch))
     }
 }

@@ -63,6 +63,13 @@ struct CoordinatorCommand: AsyncParsableCommand {
         case .finished: break
         case .drained: throw ExitCode(75)
         case .failed(let why): throw CoordinatorFailure(message: why)
+        case .disagreed(let why):
+            say("lineup: \(why)")
+            throw ExitCode(75)
+        case .superseded:
+            throw CoordinatorFailure(
+                message: "another coordinator has begun a newer term of run \(run); this one has "
+                    + "written nothing since")
         }
     }
 }

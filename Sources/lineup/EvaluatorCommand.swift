@@ -1,4 +1,5 @@
 import ArgumentParser
+import ClusterCore
 import Basics
 import EvalWorker
 import Foundation

@@ -41,7 +41,7 @@ struct Lineup: AsyncParsableCommand {
                 subcommands: [DatasetCommand.self, CropCommand.self, CurateCommand.self]),
             CommandGroup(
                 name: "This machine",
-                subcommands: [ParamsCommand.self, DoctorCommand.self]),
+                subcommands: [ParamsCommand.self, DoctorCommand.self, SimulateCommand.self]),
         ]
     )
 

@@ -66,7 +66,7 @@ struct ExchangeRig {
                     wire.append(
                         (peer, .partial(run, block: block, sum(run, block: block, at: name)!)))
                 }
-            case .keepPartial, .combine: break
+            case .keepPartial, .combine, .wantPartials, .wantResults: break
             case .finish(let blocks):
                 for block in blocks {
                     members[name]!.results[block] = sum(

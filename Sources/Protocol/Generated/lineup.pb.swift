@@ -323,55 +323,112 @@ public nonisolated struct WireNumericsClass: Sendable {
   public init() {}
 }
 
-public nonisolated struct WireHello: Sendable {
+public nonisolated struct WireHello: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var lineupVersion: String = String()
+  public var lineupVersion: String {
+    get {_storage._lineupVersion}
+    set {_uniqueStorage()._lineupVersion = newValue}
+  }
 
-  public var role: WireRole = .unspecified
+  public var role: WireRole {
+    get {_storage._role}
+    set {_uniqueStorage()._role = newValue}
+  }
 
   /// unique per process
-  public var worker: String = String()
+  public var worker: String {
+    get {_storage._worker}
+    set {_uniqueStorage()._worker = newValue}
+  }
 
-  public var host: String = String()
+  public var host: String {
+    get {_storage._host}
+    set {_uniqueStorage()._host = newValue}
+  }
 
-  public var processID: UInt32 = 0
+  public var processID: UInt32 {
+    get {_storage._processID}
+    set {_uniqueStorage()._processID = newValue}
+  }
 
-  public var device: String = String()
+  public var device: String {
+    get {_storage._device}
+    set {_uniqueStorage()._device = newValue}
+  }
 
   /// where a trainer's data socket is bound: TCP and, after a space, Unix
-  public var dataAddress: String = String()
+  public var dataAddress: String {
+    get {_storage._dataAddress}
+    set {_uniqueStorage()._dataAddress = newValue}
+  }
 
   public var numerics: WireNumericsClass {
-    get {_numerics ?? WireNumericsClass()}
-    set {_numerics = newValue}
+    get {_storage._numerics ?? WireNumericsClass()}
+    set {_uniqueStorage()._numerics = newValue}
   }
   /// Returns true if `numerics` has been explicitly set.
-  public var hasNumerics: Bool {self._numerics != nil}
+  public var hasNumerics: Bool {_storage._numerics != nil}
   /// Clears the value of `numerics`. Subsequent reads from it will return its default value.
-  public mutating func clearNumerics() {self._numerics = nil}
+  public mutating func clearNumerics() {_uniqueStorage()._numerics = nil}
 
-  public var hasState_p: Bool = false
+  public var hasState_p: Bool {
+    get {_storage._hasState_p}
+    set {_uniqueStorage()._hasState_p = newValue}
+  }
 
   /// last applied step
-  public var stateStep: UInt64 = 0
+  public var stateStep: UInt64 {
+    get {_storage._stateStep}
+    set {_uniqueStorage()._stateStep = newValue}
+  }
 
   /// history digest up to and including state_step
-  public var history: UInt64 = 0
+  public var history: UInt64 {
+    get {_storage._history}
+    set {_uniqueStorage()._history = newValue}
+  }
 
-  public var hasStaged_p: Bool = false
+  public var hasStaged_p: Bool {
+    get {_storage._hasStaged_p}
+    set {_uniqueStorage()._hasStaged_p = newValue}
+  }
 
-  public var stagedStep: UInt64 = 0
+  public var stagedStep: UInt64 {
+    get {_storage._stagedStep}
+    set {_uniqueStorage()._stagedStep = newValue}
+  }
 
-  public var stagedDigest: UInt64 = 0
+  public var stagedDigest: UInt64 {
+    get {_storage._stagedDigest}
+    set {_uniqueStorage()._stagedDigest = newValue}
+  }
+
+  /// of the step after state_step, computed already
+  public var heldSlots: [UInt32] {
+    get {_storage._heldSlots}
+    set {_uniqueStorage()._heldSlots = newValue}
+  }
+
+  /// steps whose state is kept aside for a checkpoint
+  public var copies: [UInt64] {
+    get {_storage._copies}
+    set {_uniqueStorage()._copies = newValue}
+  }
+
+  /// the highest that the worker has heard of
+  public var term: UInt64 {
+    get {_storage._term}
+    set {_uniqueStorage()._term = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _numerics: WireNumericsClass? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 public nonisolated struct WireWelcome: Sendable {
@@ -609,6 +666,9 @@ public nonisolated struct WireStateAwaited: Sendable {
 
   public var number: UInt64 = 0
 
+  /// not empty: it cannot be had this way, and why
+  public var failure: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -779,6 +839,30 @@ public nonisolated struct WirePlan: @unchecked Sendable {
   /// Clears the value of `checkpoint`. Subsequent reads from it will return its default value.
   public mutating func clearCheckpoint() {_uniqueStorage()._checkpoint = nil}
 
+  /// joiners: they get every finished block and apply, no more
+  public var listeners: [WireMember] {
+    get {_storage._listeners}
+    set {_uniqueStorage()._listeners = newValue}
+  }
+
+  /// copies the state before this step aside for joiners
+  public var donor: String {
+    get {_storage._donor}
+    set {_uniqueStorage()._donor = newValue}
+  }
+
+  /// grows when the step is folded again from the slots' gradients
+  public var fold: UInt32 {
+    get {_storage._fold}
+    set {_uniqueStorage()._fold = newValue}
+  }
+
+  /// nothing that these workers send is used
+  public var quarantined: [String] {
+    get {_storage._quarantined}
+    set {_uniqueStorage()._quarantined = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -825,6 +909,9 @@ public nonisolated struct WireReleaseCheckpoint: Sendable {
   // methods supported on all messages.
 
   public var step: UInt64 = 0
+
+  /// the copy for joiners, not the one for a checkpoint
+  public var donation: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -958,6 +1045,26 @@ public nonisolated struct WireProgress: Sendable {
   /// grows with every unit of work done
   public var counter: UInt64 = 0
 
+  /// What the worker stands on, so that the coordinator can repeat what was lost.
+  public var term: UInt64 = 0
+
+  public var generation: UInt64 = 0
+
+  /// 0 without a step in hand
+  public var planStep: UInt64 = 0
+
+  /// has said READY for that step and generation
+  public var ready: Bool = false
+
+  /// number of the last LOAD
+  public var load: UInt64 = 0
+
+  /// has data set and engine
+  public var prepared: Bool = false
+
+  /// holds a state
+  public var active: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -971,6 +1078,9 @@ public nonisolated struct WireGoodbye: Sendable {
   public var reason: String = String()
 
   public var failed: Bool = false
+
+  /// asks to be let go at the next step boundary, and stays until then
+  public var drain: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1368,6 +1478,12 @@ public nonisolated struct WireDataHeader: Sendable {
 
     /// payload: why, as text
     case fetchFailed // = 9
+
+    /// asks a peer for its partials again; payload: blocks as uint32
+    case wantPartials // = 10
+
+    /// asks an owner for finished blocks again; payload: the same
+    case wantResults // = 11
     case UNRECOGNIZED(Int)
 
     public init() {
@@ -1386,6 +1502,8 @@ public nonisolated struct WireDataHeader: Sendable {
       case 7: self = .fetched
       case 8: self = .credit
       case 9: self = .fetchFailed
+      case 10: self = .wantPartials
+      case 11: self = .wantResults
       default: self = .UNRECOGNIZED(rawValue)
       }
     }
@@ -1402,6 +1520,8 @@ public nonisolated struct WireDataHeader: Sendable {
       case .fetched: return 7
       case .credit: return 8
       case .fetchFailed: return 9
+      case .wantPartials: return 10
+      case .wantResults: return 11
       case .UNRECOGNIZED(let i): return i
       }
     }
@@ -1418,6 +1538,8 @@ public nonisolated struct WireDataHeader: Sendable {
       .fetched,
       .credit,
       .fetchFailed,
+      .wantPartials,
+      .wantResults,
     ]
 
   }
@@ -1916,98 +2038,181 @@ nonisolated extension WireNumericsClass: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension WireHello: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Hello"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}lineup_version\0\u{1}role\0\u{1}worker\0\u{1}host\0\u{3}process_id\0\u{1}device\0\u{3}data_address\0\u{1}numerics\0\u{3}has_state\0\u{3}state_step\0\u{1}history\0\u{3}has_staged\0\u{3}staged_step\0\u{3}staged_digest\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}lineup_version\0\u{1}role\0\u{1}worker\0\u{1}host\0\u{3}process_id\0\u{1}device\0\u{3}data_address\0\u{1}numerics\0\u{3}has_state\0\u{3}state_step\0\u{1}history\0\u{3}has_staged\0\u{3}staged_step\0\u{3}staged_digest\0\u{3}held_slots\0\u{1}copies\0\u{1}term\0")
+
+  fileprivate class _StorageClass {
+    var _lineupVersion: String = String()
+    var _role: WireRole = .unspecified
+    var _worker: String = String()
+    var _host: String = String()
+    var _processID: UInt32 = 0
+    var _device: String = String()
+    var _dataAddress: String = String()
+    var _numerics: WireNumericsClass? = nil
+    var _hasState_p: Bool = false
+    var _stateStep: UInt64 = 0
+    var _history: UInt64 = 0
+    var _hasStaged_p: Bool = false
+    var _stagedStep: UInt64 = 0
+    var _stagedDigest: UInt64 = 0
+    var _heldSlots: [UInt32] = []
+    var _copies: [UInt64] = []
+    var _term: UInt64 = 0
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _lineupVersion = source._lineupVersion
+      _role = source._role
+      _worker = source._worker
+      _host = source._host
+      _processID = source._processID
+      _device = source._device
+      _dataAddress = source._dataAddress
+      _numerics = source._numerics
+      _hasState_p = source._hasState_p
+      _stateStep = source._stateStep
+      _history = source._history
+      _hasStaged_p = source._hasStaged_p
+      _stagedStep = source._stagedStep
+      _stagedDigest = source._stagedDigest
+      _heldSlots = source._heldSlots
+      _copies = source._copies
+      _term = source._term
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.lineupVersion) }()
-      case 2: try { try decoder.decodeSingularEnumField(value: &self.role) }()
-      case 3: try { try decoder.decodeSingularStringField(value: &self.worker) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.host) }()
-      case 5: try { try decoder.decodeSingularUInt32Field(value: &self.processID) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.device) }()
-      case 7: try { try decoder.decodeSingularStringField(value: &self.dataAddress) }()
-      case 8: try { try decoder.decodeSingularMessageField(value: &self._numerics) }()
-      case 9: try { try decoder.decodeSingularBoolField(value: &self.hasState_p) }()
-      case 10: try { try decoder.decodeSingularUInt64Field(value: &self.stateStep) }()
-      case 11: try { try decoder.decodeSingularFixed64Field(value: &self.history) }()
-      case 12: try { try decoder.decodeSingularBoolField(value: &self.hasStaged_p) }()
-      case 13: try { try decoder.decodeSingularUInt64Field(value: &self.stagedStep) }()
-      case 14: try { try decoder.decodeSingularFixed64Field(value: &self.stagedDigest) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._lineupVersion) }()
+        case 2: try { try decoder.decodeSingularEnumField(value: &_storage._role) }()
+        case 3: try { try decoder.decodeSingularStringField(value: &_storage._worker) }()
+        case 4: try { try decoder.decodeSingularStringField(value: &_storage._host) }()
+        case 5: try { try decoder.decodeSingularUInt32Field(value: &_storage._processID) }()
+        case 6: try { try decoder.decodeSingularStringField(value: &_storage._device) }()
+        case 7: try { try decoder.decodeSingularStringField(value: &_storage._dataAddress) }()
+        case 8: try { try decoder.decodeSingularMessageField(value: &_storage._numerics) }()
+        case 9: try { try decoder.decodeSingularBoolField(value: &_storage._hasState_p) }()
+        case 10: try { try decoder.decodeSingularUInt64Field(value: &_storage._stateStep) }()
+        case 11: try { try decoder.decodeSingularFixed64Field(value: &_storage._history) }()
+        case 12: try { try decoder.decodeSingularBoolField(value: &_storage._hasStaged_p) }()
+        case 13: try { try decoder.decodeSingularUInt64Field(value: &_storage._stagedStep) }()
+        case 14: try { try decoder.decodeSingularFixed64Field(value: &_storage._stagedDigest) }()
+        case 15: try { try decoder.decodeRepeatedUInt32Field(value: &_storage._heldSlots) }()
+        case 16: try { try decoder.decodeRepeatedUInt64Field(value: &_storage._copies) }()
+        case 17: try { try decoder.decodeSingularUInt64Field(value: &_storage._term) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if !self.lineupVersion.isEmpty {
-      try visitor.visitSingularStringField(value: self.lineupVersion, fieldNumber: 1)
-    }
-    if self.role != .unspecified {
-      try visitor.visitSingularEnumField(value: self.role, fieldNumber: 2)
-    }
-    if !self.worker.isEmpty {
-      try visitor.visitSingularStringField(value: self.worker, fieldNumber: 3)
-    }
-    if !self.host.isEmpty {
-      try visitor.visitSingularStringField(value: self.host, fieldNumber: 4)
-    }
-    if self.processID != 0 {
-      try visitor.visitSingularUInt32Field(value: self.processID, fieldNumber: 5)
-    }
-    if !self.device.isEmpty {
-      try visitor.visitSingularStringField(value: self.device, fieldNumber: 6)
-    }
-    if !self.dataAddress.isEmpty {
-      try visitor.visitSingularStringField(value: self.dataAddress, fieldNumber: 7)
-    }
-    try { if let v = self._numerics {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
-    } }()
-    if self.hasState_p != false {
-      try visitor.visitSingularBoolField(value: self.hasState_p, fieldNumber: 9)
-    }
-    if self.stateStep != 0 {
-      try visitor.visitSingularUInt64Field(value: self.stateStep, fieldNumber: 10)
-    }
-    if self.history != 0 {
-      try visitor.visitSingularFixed64Field(value: self.history, fieldNumber: 11)
-    }
-    if self.hasStaged_p != false {
-      try visitor.visitSingularBoolField(value: self.hasStaged_p, fieldNumber: 12)
-    }
-    if self.stagedStep != 0 {
-      try visitor.visitSingularUInt64Field(value: self.stagedStep, fieldNumber: 13)
-    }
-    if self.stagedDigest != 0 {
-      try visitor.visitSingularFixed64Field(value: self.stagedDigest, fieldNumber: 14)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if !_storage._lineupVersion.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._lineupVersion, fieldNumber: 1)
+      }
+      if _storage._role != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._role, fieldNumber: 2)
+      }
+      if !_storage._worker.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._worker, fieldNumber: 3)
+      }
+      if !_storage._host.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._host, fieldNumber: 4)
+      }
+      if _storage._processID != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._processID, fieldNumber: 5)
+      }
+      if !_storage._device.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._device, fieldNumber: 6)
+      }
+      if !_storage._dataAddress.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._dataAddress, fieldNumber: 7)
+      }
+      try { if let v = _storage._numerics {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+      } }()
+      if _storage._hasState_p != false {
+        try visitor.visitSingularBoolField(value: _storage._hasState_p, fieldNumber: 9)
+      }
+      if _storage._stateStep != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._stateStep, fieldNumber: 10)
+      }
+      if _storage._history != 0 {
+        try visitor.visitSingularFixed64Field(value: _storage._history, fieldNumber: 11)
+      }
+      if _storage._hasStaged_p != false {
+        try visitor.visitSingularBoolField(value: _storage._hasStaged_p, fieldNumber: 12)
+      }
+      if _storage._stagedStep != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._stagedStep, fieldNumber: 13)
+      }
+      if _storage._stagedDigest != 0 {
+        try visitor.visitSingularFixed64Field(value: _storage._stagedDigest, fieldNumber: 14)
+      }
+      if !_storage._heldSlots.isEmpty {
+        try visitor.visitPackedUInt32Field(value: _storage._heldSlots, fieldNumber: 15)
+      }
+      if !_storage._copies.isEmpty {
+        try visitor.visitPackedUInt64Field(value: _storage._copies, fieldNumber: 16)
+      }
+      if _storage._term != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._term, fieldNumber: 17)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireHello, rhs: WireHello) -> Bool {
-    if lhs.lineupVersion != rhs.lineupVersion {return false}
-    if lhs.role != rhs.role {return false}
-    if lhs.worker != rhs.worker {return false}
-    if lhs.host != rhs.host {return false}
-    if lhs.processID != rhs.processID {return false}
-    if lhs.device != rhs.device {return false}
-    if lhs.dataAddress != rhs.dataAddress {return false}
-    if lhs._numerics != rhs._numerics {return false}
-    if lhs.hasState_p != rhs.hasState_p {return false}
-    if lhs.stateStep != rhs.stateStep {return false}
-    if lhs.history != rhs.history {return false}
-    if lhs.hasStaged_p != rhs.hasStaged_p {return false}
-    if lhs.stagedStep != rhs.stagedStep {return false}
-    if lhs.stagedDigest != rhs.stagedDigest {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._lineupVersion != rhs_storage._lineupVersion {return false}
+        if _storage._role != rhs_storage._role {return false}
+        if _storage._worker != rhs_storage._worker {return false}
+        if _storage._host != rhs_storage._host {return false}
+        if _storage._processID != rhs_storage._processID {return false}
+        if _storage._device != rhs_storage._device {return false}
+        if _storage._dataAddress != rhs_storage._dataAddress {return false}
+        if _storage._numerics != rhs_storage._numerics {return false}
+        if _storage._hasState_p != rhs_storage._hasState_p {return false}
+        if _storage._stateStep != rhs_storage._stateStep {return false}
+        if _storage._history != rhs_storage._history {return false}
+        if _storage._hasStaged_p != rhs_storage._hasStaged_p {return false}
+        if _storage._stagedStep != rhs_storage._stagedStep {return false}
+        if _storage._stagedDigest != rhs_storage._stagedDigest {return false}
+        if _storage._heldSlots != rhs_storage._heldSlots {return false}
+        if _storage._copies != rhs_storage._copies {return false}
+        if _storage._term != rhs_storage._term {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2282,7 +2487,7 @@ nonisolated extension WireDonateState: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireStateAwaited: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StateAwaited"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}number\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}number\0\u{1}failure\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2292,6 +2497,7 @@ nonisolated extension WireStateAwaited: SwiftProtobuf.Message, SwiftProtobuf._Me
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.failure) }()
       default: break
       }
     }
@@ -2304,12 +2510,16 @@ nonisolated extension WireStateAwaited: SwiftProtobuf.Message, SwiftProtobuf._Me
     if self.number != 0 {
       try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 2)
     }
+    if !self.failure.isEmpty {
+      try visitor.visitSingularStringField(value: self.failure, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireStateAwaited, rhs: WireStateAwaited) -> Bool {
     if lhs.step != rhs.step {return false}
     if lhs.number != rhs.number {return false}
+    if lhs.failure != rhs.failure {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2547,7 +2757,7 @@ nonisolated extension WireStepScalars: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Plan"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{1}generation\0\u{1}step\0\u{1}members\0\u{1}leases\0\u{1}scalars\0\u{1}previous\0\u{1}samples\0\u{1}history\0\u{1}checkpoint\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{1}generation\0\u{1}step\0\u{1}members\0\u{1}leases\0\u{1}scalars\0\u{1}previous\0\u{1}samples\0\u{1}history\0\u{1}checkpoint\0\u{1}listeners\0\u{1}donor\0\u{1}fold\0\u{1}quarantined\0")
 
   fileprivate class _StorageClass {
     var _term: UInt64 = 0
@@ -2560,6 +2770,10 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     var _samples: [WireStepSamples] = []
     var _history: UInt64 = 0
     var _checkpoint: WireCheckpointDuty? = nil
+    var _listeners: [WireMember] = []
+    var _donor: String = String()
+    var _fold: UInt32 = 0
+    var _quarantined: [String] = []
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2580,6 +2794,10 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       _samples = source._samples
       _history = source._history
       _checkpoint = source._checkpoint
+      _listeners = source._listeners
+      _donor = source._donor
+      _fold = source._fold
+      _quarantined = source._quarantined
     }
   }
 
@@ -2608,6 +2826,10 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
         case 8: try { try decoder.decodeRepeatedMessageField(value: &_storage._samples) }()
         case 9: try { try decoder.decodeSingularFixed64Field(value: &_storage._history) }()
         case 10: try { try decoder.decodeSingularMessageField(value: &_storage._checkpoint) }()
+        case 11: try { try decoder.decodeRepeatedMessageField(value: &_storage._listeners) }()
+        case 12: try { try decoder.decodeSingularStringField(value: &_storage._donor) }()
+        case 13: try { try decoder.decodeSingularUInt32Field(value: &_storage._fold) }()
+        case 14: try { try decoder.decodeRepeatedStringField(value: &_storage._quarantined) }()
         default: break
         }
       }
@@ -2650,6 +2872,18 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       try { if let v = _storage._checkpoint {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
       } }()
+      if !_storage._listeners.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._listeners, fieldNumber: 11)
+      }
+      if !_storage._donor.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._donor, fieldNumber: 12)
+      }
+      if _storage._fold != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._fold, fieldNumber: 13)
+      }
+      if !_storage._quarantined.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._quarantined, fieldNumber: 14)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2669,6 +2903,10 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
         if _storage._samples != rhs_storage._samples {return false}
         if _storage._history != rhs_storage._history {return false}
         if _storage._checkpoint != rhs_storage._checkpoint {return false}
+        if _storage._listeners != rhs_storage._listeners {return false}
+        if _storage._donor != rhs_storage._donor {return false}
+        if _storage._fold != rhs_storage._fold {return false}
+        if _storage._quarantined != rhs_storage._quarantined {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -2760,7 +2998,7 @@ nonisolated extension WireSendCheckpoint: SwiftProtobuf.Message, SwiftProtobuf._
 
 nonisolated extension WireReleaseCheckpoint: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ReleaseCheckpoint"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}donation\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2769,6 +3007,7 @@ nonisolated extension WireReleaseCheckpoint: SwiftProtobuf.Message, SwiftProtobu
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.donation) }()
       default: break
       }
     }
@@ -2778,11 +3017,15 @@ nonisolated extension WireReleaseCheckpoint: SwiftProtobuf.Message, SwiftProtobu
     if self.step != 0 {
       try visitor.visitSingularUInt64Field(value: self.step, fieldNumber: 1)
     }
+    if self.donation != false {
+      try visitor.visitSingularBoolField(value: self.donation, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireReleaseCheckpoint, rhs: WireReleaseCheckpoint) -> Bool {
     if lhs.step != rhs.step {return false}
+    if lhs.donation != rhs.donation {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3055,7 +3298,7 @@ nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Progress"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}phase\0\u{3}slots_done\0\u{3}slots_leased\0\u{1}counter\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}phase\0\u{3}slots_done\0\u{3}slots_leased\0\u{1}counter\0\u{1}term\0\u{1}generation\0\u{3}plan_step\0\u{1}ready\0\u{1}load\0\u{1}prepared\0\u{1}active\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3068,6 +3311,13 @@ nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.slotsDone) }()
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.slotsLeased) }()
       case 5: try { try decoder.decodeSingularUInt64Field(value: &self.counter) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.term) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
+      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.planStep) }()
+      case 9: try { try decoder.decodeSingularBoolField(value: &self.ready) }()
+      case 10: try { try decoder.decodeSingularUInt64Field(value: &self.load) }()
+      case 11: try { try decoder.decodeSingularBoolField(value: &self.prepared) }()
+      case 12: try { try decoder.decodeSingularBoolField(value: &self.active) }()
       default: break
       }
     }
@@ -3089,6 +3339,27 @@ nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.counter != 0 {
       try visitor.visitSingularUInt64Field(value: self.counter, fieldNumber: 5)
     }
+    if self.term != 0 {
+      try visitor.visitSingularUInt64Field(value: self.term, fieldNumber: 6)
+    }
+    if self.generation != 0 {
+      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 7)
+    }
+    if self.planStep != 0 {
+      try visitor.visitSingularUInt64Field(value: self.planStep, fieldNumber: 8)
+    }
+    if self.ready != false {
+      try visitor.visitSingularBoolField(value: self.ready, fieldNumber: 9)
+    }
+    if self.load != 0 {
+      try visitor.visitSingularUInt64Field(value: self.load, fieldNumber: 10)
+    }
+    if self.prepared != false {
+      try visitor.visitSingularBoolField(value: self.prepared, fieldNumber: 11)
+    }
+    if self.active != false {
+      try visitor.visitSingularBoolField(value: self.active, fieldNumber: 12)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3098,6 +3369,13 @@ nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.slotsDone != rhs.slotsDone {return false}
     if lhs.slotsLeased != rhs.slotsLeased {return false}
     if lhs.counter != rhs.counter {return false}
+    if lhs.term != rhs.term {return false}
+    if lhs.generation != rhs.generation {return false}
+    if lhs.planStep != rhs.planStep {return false}
+    if lhs.ready != rhs.ready {return false}
+    if lhs.load != rhs.load {return false}
+    if lhs.prepared != rhs.prepared {return false}
+    if lhs.active != rhs.active {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3105,7 +3383,7 @@ nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireGoodbye: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Goodbye"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{1}failed\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{1}failed\0\u{1}drain\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3115,6 +3393,7 @@ nonisolated extension WireGoodbye: SwiftProtobuf.Message, SwiftProtobuf._Message
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.reason) }()
       case 2: try { try decoder.decodeSingularBoolField(value: &self.failed) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.drain) }()
       default: break
       }
     }
@@ -3127,12 +3406,16 @@ nonisolated extension WireGoodbye: SwiftProtobuf.Message, SwiftProtobuf._Message
     if self.failed != false {
       try visitor.visitSingularBoolField(value: self.failed, fieldNumber: 2)
     }
+    if self.drain != false {
+      try visitor.visitSingularBoolField(value: self.drain, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireGoodbye, rhs: WireGoodbye) -> Bool {
     if lhs.reason != rhs.reason {return false}
     if lhs.failed != rhs.failed {return false}
+    if lhs.drain != rhs.drain {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3843,5 +4126,5 @@ nonisolated extension WireDataHeader: SwiftProtobuf.Message, SwiftProtobuf._Mess
 }
 
 nonisolated extension WireDataHeader.Kind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0KIND_UNSPECIFIED\0\u{1}KIND_PARTIAL\0\u{1}KIND_RESULT\0\u{1}KIND_STATE\0\u{1}KIND_CHECKPOINT\0\u{1}KIND_CHECKPOINT_END\0\u{1}KIND_FETCH\0\u{1}KIND_FETCHED\0\u{1}KIND_CREDIT\0\u{1}KIND_FETCH_FAILED\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0KIND_UNSPECIFIED\0\u{1}KIND_PARTIAL\0\u{1}KIND_RESULT\0\u{1}KIND_STATE\0\u{1}KIND_CHECKPOINT\0\u{1}KIND_CHECKPOINT_END\0\u{1}KIND_FETCH\0\u{1}KIND_FETCHED\0\u{1}KIND_CREDIT\0\u{1}KIND_FETCH_FAILED\0\u{1}KIND_WANT_PARTIALS\0\u{1}KIND_WANT_RESULTS\0")
 }

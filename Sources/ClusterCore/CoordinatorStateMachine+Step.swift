@@ -1,0 +1,507 @@
+internal import Basics
+internal import Protocol
+
+/// The step transaction: plan, results, READY, commit; and what happens when it does not come
+/// forward.
+extension CoordinatorStateMachine {
+    // MARK: Plan
+
+    mutating func beginStep(now: Duration) -> [CoordinatorAction] {
+        let step = cursor + 1
+        var actions = startJoin(now: now)
+        // Those that load hear the commit on which their first step stands with its plan.
+        let scalars = source.scalars(step: step)
+        lastRate = Double(bitPattern: scalars.learningRate)
+        flight = StepInFlight(
+            step: step, samples: samples(step), scalars: scalars,
+            slotCount: configuration.slotCount, now: now)
+        flight!.donor = join?.step == cursor ? join!.donor : ""
+        leaseAll(now: now)
+        phase = .stepping
+        if lastStoredAt == nil { lastStoredAt = now }
+        if pending == nil {
+            if isCheckpointStep(cursor), !isStored(cursor) {
+                pending = newCheckpoint(recovery: false, now: now)
+            } else if let interval = configuration.recoveryInterval,
+                now - lastStoredAt! >= interval,
+                !durable.contains(where: { $0.step >= cursor })
+            {
+                pending = newCheckpoint(recovery: true, now: now)
+            }
+        }
+        actions += sendPlan(now: now)
+        return actions
+    }
+
+    /// Samples of this step and the next few, each asked for once.
+    private mutating func samples(_ step: Int) -> WireStepSamples {
+        let last = max(step, min(step + configuration.stepsAhead, configuration.totalSteps))
+        if samplesAhead.first.map({ Int($0.step) <= step }) != true { samplesAhead = [] }
+        samplesAhead.removeAll { Int($0.step) < step }
+        let next = samplesAhead.last.map { Int($0.step) + 1 } ?? step
+        if next <= last { samplesAhead += (next...last).map { source.samples(step: $0) } }
+        return samplesAhead[0]
+    }
+
+    /// Contiguous runs of slots, as equal as they can be.
+    ///
+    /// They are aligned where the members are a power of two, so that a member's slots form one
+    /// subtree. Who has computed a slot already keeps it.
+    private mutating func leaseAll(now: Duration) {
+        let members = roster.all
+        var held: [Int: String] = [:]
+        for id in members {
+            let hello = workers[id]!.hello
+            guard workers[id]!.holdsState, !hello.heldSlots.isEmpty,
+                hello.hasStaged_p && hello.stagedStep == UInt64(cursor)
+                    ? false : hello.stateStep == UInt64(cursor) && hello.history == history
+            else { continue }
+            for slot in hello.heldSlots where held[Int(slot)] == nil { held[Int(slot)] = id }
+        }
+        let shares = max(configuration.slotCount, members.count)
+        for slot in 0..<configuration.slotCount {
+            flight!.lease(
+                slot, to: held[slot] ?? members[slot * members.count / shares], now: now)
+        }
+    }
+
+    /// Gives slots that nobody has to the members with the fewest.
+    mutating func lease(_ slots: [Int], now: Duration) {
+        guard !slots.isEmpty else { return }
+        let members = roster.all
+        var load = Dictionary(uniqueKeysWithValues: members.map { ($0, 0) })
+        for slot in 0..<configuration.slotCount {
+            for lease in flight!.leases[slot] { load[lease.worker, default: 0] += 1 }
+        }
+        for slot in slots {
+            let able = members.filter { flight!.returned[slot][$0] == nil }
+            let heir = (able.isEmpty ? members : able).min { (load[$0]!, $0) < (load[$1]!, $1) }!
+            load[heir]! += 1
+            flight!.lease(slot, to: heir, now: now)
+        }
+    }
+
+    private func plan() -> WirePlan {
+        let flight = flight!
+        var plan = WirePlan()
+        plan.term = term
+        plan.generation = generation
+        plan.step = UInt64(flight.step)
+        plan.history = history
+        func member(_ id: String) -> WireMember {
+            var member = WireMember()
+            member.worker = id
+            member.dataAddress = workers[id]!.hello.dataAddress
+            return member
+        }
+        plan.members = roster.all.map(member)
+        plan.listeners = followers.all.map(member)
+        for slot in flight.leases.indices {
+            for held in flight.leases[slot] {
+                var lease = WireLease()
+                lease.slot = UInt32(slot)
+                lease.worker = held.worker
+                lease.attempt = UInt32(held.attempt)
+                let result = flight.result(of: slot)
+                lease.optional = result != nil && result!.worker != held.worker
+                plan.leases.append(lease)
+            }
+        }
+        plan.scalars = flight.scalars
+        plan.fold = UInt32(flight.fold)
+        plan.donor = flight.donor
+        plan.quarantined = quarantined.all
+        if let lastCommit { plan.previous = lastCommit }
+        // In every plan of the step: a newer one replaces an older one that is not begun.
+        if let pending, pending.step == cursor {
+            plan.checkpoint.step = UInt64(pending.step)
+            plan.checkpoint.recovery = pending.isRecovery
+            plan.checkpoint.primary = pending.sender
+            plan.checkpoint.backup = pending.backup
+        }
+        plan.samples = samplesAhead
+        return plan
+    }
+
+    mutating func sendPlan(now: Duration) -> [CoordinatorAction] {
+        sendPlan(to: roster.all + followers.all, now: now)
+    }
+
+    mutating func sendPlan(to names: [String], now: Duration) -> [CoordinatorAction] {
+        let body = WireBody.plan(plan())
+        return names.map { id in
+            workers[id]!.toldAt = now
+            return .send(body, to: id)
+        }
+    }
+
+    // MARK: Results
+
+    mutating func slotDone(
+        _ done: WireSlotDone, from worker: String, now: Duration
+    ) -> [CoordinatorAction] {
+        guard phase == .stepping, UInt64(flight!.step) == done.step,
+            Int(done.slot) < configuration.slotCount,
+            let attempt = flight!.grants[Int(done.slot)][worker]
+        else { return [] }
+        let slot = Int(done.slot)
+        let claim = StepInFlight.Claim(worker: worker, attempt: attempt, done: done)
+        guard flight!.record(claim, slot: slot) else {
+            return compareClaims(of: slot, now: now)
+        }
+        flight!.movedAt = now
+        slotSeconds.append((now - flight!.startedAt).seconds)
+        if slotSeconds.count > 64 { slotSeconds.removeFirst() }
+        // Whoever else has it under way need not go on.
+        let others = flight!.leases[slot].filter { $0.worker != worker }
+        guard !others.isEmpty else { return commitIfReady(now: now) }
+        for other in others { flight!.release(slot, of: other.worker) }
+        return replan(now: now)
+    }
+
+    /// Something about the step has changed: a new generation, in which everybody says READY anew.
+    mutating func replan(now: Duration) -> [CoordinatorAction] {
+        generation += 1
+        flight!.ready = [:]
+        return sendPlan(now: now)
+    }
+
+    /// One slot gave different numbers at different workers: a third decides who is wrong.
+    private mutating func compareClaims(of slot: Int, now: Duration) -> [CoordinatorAction] {
+        let claims = flight!.claims[slot]
+        let losses = Set(claims.map(\.done.loss))
+        guard losses.count > 1 else { return [] }
+        let told = claims.map { "\(Float(bitPattern: $0.done.loss)) at \($0.worker)" }
+            .joined(separator: ", ")
+        let text = "slot \(slot) of step \(flight!.step) gave loss \(told)"
+        for loss in losses.sorted() {
+            let agreeing = claims.filter { $0.done.loss == loss }
+            guard 2 * agreeing.count > claims.count, claims.count > 2 else { continue }
+            var actions: [CoordinatorAction] = []
+            for wrong in claims where wrong.done.loss != loss {
+                actions += quarantine(wrong.worker, why: text, now: now)
+            }
+            return actions
+        }
+        let asked = Set(claims.map(\.worker)).union(flight!.leases[slot].map(\.worker))
+        guard let judge = roster.all.first(where: { !asked.contains($0) }) else {
+            // The third is still at it, or there is none.
+            guard asked.count == claims.count else { return [] }
+            return end(.disagreed(text + "; run 'lineup doctor' on these machines"))
+        }
+        flight!.lease(slot, to: judge, now: now)
+        return [.event(kind: "disagreement", severity: .warning, text: text)] + replan(now: now)
+    }
+
+    /// Nothing of this worker is used any more: the step is folded again without it.
+    mutating func quarantine(_ id: String, why: String, now: Duration) -> [CoordinatorAction] {
+        quarantined.append(id)
+        let event = CoordinatorAction.event(
+            kind: "quarantined", severity: .error,
+            text: "\(id) computes wrongly and is not used any more: \(why)")
+        if phase == .stepping {
+            flight!.forget(id)
+            flight!.fold += 1
+        }
+        return [event] + expel(id, why: Self.quarantineReason, now: now)
+    }
+
+    mutating func slotReturned(
+        _ message: WireSlotReturned, from worker: String, now: Duration
+    ) -> [CoordinatorAction] {
+        guard phase == .stepping, message.step == UInt64(flight!.step),
+            Int(message.slot) < configuration.slotCount,
+            flight!.leases[Int(message.slot)].contains(where: { $0.worker == worker })
+        else { return [] }
+        let slot = Int(message.slot)
+        flight!.returned[slot][worker] = message.reason
+        flight!.release(slot, of: worker)
+        let text = "step \(message.step), slot \(slot): \(message.reason) (worker \(worker))"
+        if roster.all.allSatisfy({ flight!.returned[slot][$0] != nil }) {
+            return end(.failed(text))
+        }
+        if flight!.leases[slot].isEmpty { lease([slot], now: now) }
+        return [.event(kind: "slot_returned", severity: .warning, text: text)] + replan(now: now)
+    }
+
+    // MARK: READY and commit
+
+    mutating func readyReceived(
+        _ ready: WireReady, from worker: String, now: Duration
+    ) -> [CoordinatorAction] {
+        guard phase == .stepping, ready.term == term, ready.step == UInt64(flight!.step)
+        else { return [] }
+        switch workers[worker]!.stage {
+        case .following:
+            flight!.listenersReady[worker] = ready.effectDigest
+            return []
+        case .member:
+            guard ready.generation == generation else { return [] }
+            flight!.ready[worker] = ready
+            flight!.movedAt = now
+            return commitIfReady(now: now)
+        default: return []
+        }
+    }
+
+    private mutating func commitIfReady(now: Duration) -> [CoordinatorAction] {
+        guard phase == .stepping, flight!.hasAllResults, flight!.ready.count == roster.count
+        else { return [] }
+        let members = roster.all
+        let first = flight!.ready[members[0]]!
+        for member in members {
+            let ready = flight!.ready[member]!
+            guard ready.effectDigest == first.effectDigest,
+                ready.stateDigest == first.stateDigest
+            else { return settleDisagreement(now: now) }
+        }
+        var actions: [CoordinatorAction] = []
+        for member in members {
+            guard let before = flight!.firstDigests[member], before != first.effectDigest
+            else { continue }
+            workers[member]!.suspicion += 1
+            guard workers[member]!.suspicion > 1, roster.count > 1 else { continue }
+            actions += quarantine(member, why: "it folded wrongly twice", now: now)
+        }
+        guard actions.isEmpty else { return actions }
+        let record = record(digest: first, now: now)
+        phase = .committing
+        return flight!.step <= tip.step ? [.compareRedone(record)] : [.commit(record)]
+    }
+
+    /// Members have staged different effects, or stand on different states: the step is folded once
+    /// more, by others, from the slots' gradients; then the many are right.
+    private mutating func settleDisagreement(now: Duration) -> [CoordinatorAction] {
+        let flight = flight!
+        let members = roster.all
+        let sameState = Set(members.map { flight.ready[$0]!.stateDigest }).count == 1
+        let text = disagreement(flight)
+        if sameState, flight.firstDigests.isEmpty {
+            for member in members {
+                self.flight!.firstDigests[member] = flight.ready[member]!.effectDigest
+            }
+            self.flight!.fold += 1
+            return [.event(kind: "disagreement", severity: .warning, text: text)]
+                + replan(now: now)
+        }
+        func word(_ id: String) -> UInt64 {
+            sameState ? flight.ready[id]!.effectDigest : flight.ready[id]!.stateDigest
+        }
+        var votes: [UInt64: Int] = [:]
+        for member in members { votes[word(member), default: 0] += 1 }
+        guard let winner = votes.first(where: { 2 * $0.value > members.count })?.key else {
+            return end(
+                .disagreed(
+                    text + "; nothing was committed: run 'lineup doctor' on these machines, then "
+                        + "resume"))
+        }
+        var actions: [CoordinatorAction] = []
+        for member in members where word(member) != winner {
+            actions += quarantine(member, why: text, now: now)
+        }
+        return actions
+    }
+
+    private func disagreement(_ flight: StepInFlight) -> String {
+        var groups: [(effect: UInt64, state: UInt64, names: [String])] = []
+        for member in roster.all {
+            let ready = flight.ready[member]!
+            if let place = groups.firstIndex(where: {
+                $0.effect == ready.effectDigest && $0.state == ready.stateDigest
+            }) {
+                groups[place].names.append(member)
+            } else {
+                groups.append((ready.effectDigest, ready.stateDigest, [member]))
+            }
+        }
+        let told = groups.map { group in
+            let more = group.names.count > 1 ? " and \(group.names.count - 1) more" : ""
+            return "\(group.names[0])\(more): effect \(group.effect.hex), state \(group.state.hex)"
+        }
+        return "step \(flight.step): members disagree (" + told.joined(separator: "; ") + ")"
+    }
+
+    private func record(digest ready: WireReady, now: Duration) -> StepRecord {
+        let flight = flight!
+        let claims = (0..<configuration.slotCount).map { flight.result(of: $0)! }
+        let batches = claims.enumerated().map { slot, claim in
+            StepRecord.MiniBatch(
+                slot: slot, worker: claim.worker, attempt: claim.attempt,
+                loss: Float(bitPattern: claim.done.loss),
+                decodeSeconds: claim.done.decodeSeconds,
+                computeSeconds: claim.done.computeSeconds)
+        }
+        let scale = Float(1) / Float(configuration.slotCount)
+        let fractions = FoldTree.fold(claims.map(\.done.fractionPositive), +)
+        return StepRecord(
+            step: flight.step, loss: FoldTree.fold(batches.map(\.loss), +) * scale,
+            fractionPositive: fractions / Double(configuration.slotCount),
+            activeCount: claims.reduce(0) { $0 + Int(UInt32(clamping: $1.done.activeCount)) },
+            learningRate: Double(bitPattern: flight.scalars.learningRate),
+            scalars: flight.scalars,
+            samples: flight.samples.slots.reduce(0) { $0 + $1.indices.count },
+            digest: ready.effectDigest, stateDigest: ready.stateDigest,
+            history: HistoryDigest.next(history, effect: ready.effectDigest),
+            miniBatches: batches, totalSeconds: (now - flight.startedAt).seconds,
+            exchangeSeconds: flight.ready.values.map(\.exchangeSeconds).max() ?? 0)
+    }
+
+    /// The ledger holds the step: from here on it has happened.
+    public mutating func stepCommitted(_ record: StepRecord, now: Duration) -> [CoordinatorAction] {
+        // Also when the run has gone back meanwhile: what is committed is compared from now on.
+        if record.step == tip.step + 1 {
+            tip = Tip(
+                step: record.step, history: record.history, digest: record.digest,
+                previousHistory: tip.history)
+        }
+        guard phase == .committing, flight?.step == record.step else { return [] }
+        return stepDone(record, now: now)
+    }
+
+    /// A redone step was compared with the ledger's row.
+    public mutating func stepCompared(
+        _ record: StepRecord, matches: Bool, now: Duration
+    ) -> [CoordinatorAction] {
+        guard phase == .committing, flight?.step == record.step else { return [] }
+        if !matches {
+            return end(
+                .failed(
+                    "step \(record.step), done again after a loss of state, has digest "
+                        + "\(record.digest.hex), another one than the ledger's; this machine does "
+                        + "not repeat its numbers: resume on a machine like the one where the run "
+                        + "began"))
+        }
+        return stepDone(record, now: now)
+    }
+
+    private mutating func stepDone(_ record: StepRecord, now: Duration) -> [CoordinatorAction] {
+        cursor = record.step
+        history = record.history
+        var commit = WireCommit()
+        commit.term = term
+        commit.generation = generation
+        commit.step = UInt64(record.step)
+        commit.digest = record.digest
+        commit.history = record.history
+        lastCommit = commit
+        lastLoss = Double(record.loss)
+        lastFraction = record.fractionPositive
+        lastSamples = record.samples
+        stepSeconds.append(record.totalSeconds)
+        if stepSeconds.count > 50 { stepSeconds.removeFirst() }
+        let flight = flight!
+        self.flight = nil
+        phase = .holding
+        return admitFollowers(record.digest, of: flight) + boundary(now: now)
+    }
+
+    // MARK: What does not come forward
+
+    /// A slot whose holder is silent, or takes much longer than slots take, goes to a second member;
+    /// nobody is removed.
+    mutating func speculate(now: Duration) -> [CoordinatorAction] {
+        guard !flight!.hasAllResults, roster.count > 1 else { return [] }
+        let sorted = slotSeconds.sorted()
+        let median = stepSeconds.count < 3 || sorted.isEmpty ? nil : sorted[sorted.count / 2]
+        let late = median.map { max(Duration.seconds(2 * $0), configuration.suspicionMin) }
+        func isSilent(_ id: String) -> Bool {
+            now - workers[id]!.lastHeard > configuration.suspicionMin
+        }
+        var helpers: [String]?
+        var granted = false
+        for slot in 0..<configuration.slotCount where flight!.result(of: slot) == nil {
+            let leases = flight!.leases[slot]
+            guard leases.count == 1, let lease = leases.first else { continue }
+            let isLate = late.map { now - lease.since > $0 } ?? false
+            guard isLate || isSilent(lease.worker) else { continue }
+            // Those that have nothing left to compute.
+            if helpers == nil {
+                var busy: Set<String> = []
+                for other in 0..<configuration.slotCount where flight!.result(of: other) == nil {
+                    busy.formUnion(flight!.leases[other].map(\.worker))
+                }
+                helpers = roster.all.filter { !busy.contains($0) && !isSilent($0) }.reversed()
+            }
+            guard
+                let place = helpers!.lastIndex(where: { flight!.returned[slot][$0] == nil })
+            else { continue }
+            let helper = helpers!.remove(at: place)
+            flight!.lease(slot, to: helper, now: now)
+            granted = true
+        }
+        return granted ? replan(now: now) : []
+    }
+
+    /// A member that alone holds up a step that is otherwise done, or whose data connections do not
+    /// work, is let go; it may come back.
+    mutating func expelBlocker(now: Duration) -> [CoordinatorAction] {
+        guard roster.count > 1, flight!.hasAllResults,
+            now - flight!.movedAt > configuration.silenceMax,
+            let blocker = roster.all.last(where: { flight!.ready[$0] == nil })
+        else { return [] }
+        flight!.movedAt = now
+        return expel(blocker, why: "step \(flight!.step) does not come forward", now: now)
+    }
+
+    // MARK: What got lost
+
+    mutating func progressReceived(
+        _ message: WireProgress, from id: String, now: Duration
+    ) -> [CoordinatorAction] {
+        workers[id]!.phase = String(message.phase.prefix(32))
+        if workers[id]!.counter != message.counter {
+            workers[id]!.counter = message.counter
+            flight?.movedAt = now
+        }
+        if message.active {
+            // Only forward: a state that is loaded anew is another matter.
+            workers[id]!.appliedStep = max(
+                workers[id]!.appliedStep, min(Int(clamping: message.step), cursor))
+        }
+        let worker = workers[id]!
+        guard now - worker.toldAt >= configuration.repeatInterval else { return [] }
+        workers[id]!.toldAt = now
+        switch worker.stage {
+        case .preparing:
+            guard message.prepared else { return [] }
+            var welcome = WireWelcome()
+            welcome.term = term
+            welcome.committedStep = UInt64(tip.step)
+            welcome.worker = id
+            welcome.datasetDigest = configuration.datasetDigest
+            return [.send(.welcome(welcome), to: id)]
+        case .loading, .following:
+            if worker.load.number > 0, !worker.hasLoaded,
+                message.load != worker.load.number || message.active
+            {
+                return [.send(.loadState(worker.load), to: id)]
+            }
+            guard worker.stage == .following, phase == .stepping, message.active,
+                message.step == UInt64(cursor),
+                message.planStep != UInt64(flight!.step) || message.generation != generation
+            else { return [] }
+            return sendPlan(to: [id], now: now)
+        case .member:
+            switch phase {
+            case .stepping:
+                let isOld =
+                    message.term != term || message.generation != generation
+                    || message.planStep != UInt64(flight!.step)
+                let isUnheard =
+                    message.ready && flight!.ready[id] == nil
+                    || message.slotsLeased > 0 && message.slotsDone >= message.slotsLeased
+                        && flight!.slots(of: id).contains { flight!.result(of: $0) == nil }
+                return isOld || isUnheard ? sendPlan(to: [id], now: now) : []
+            case .holding, .finishing:
+                guard message.step < UInt64(cursor), let lastCommit else { return [] }
+                return [.send(.commit(lastCommit), to: id)]
+            default: return []
+            }
+        case .prepared:
+            guard case .finishing = phase, message.active, message.step < UInt64(cursor),
+                let lastCommit
+            else { return [] }
+            return [.send(.commit(lastCommit), to: id)]
+        }
+    }
+}

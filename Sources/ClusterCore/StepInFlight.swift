@@ -1,0 +1,117 @@
+internal import Basics
+internal import Protocol
+
+/// The step that is computed and exchanged, as the coordinator knows it.
+struct StepInFlight: Sendable {
+    /// A slot given to a worker.
+    struct Lease: Sendable, Equatable {
+        let worker: String
+        /// Counts the leases of this slot in this step, from 1.
+        let attempt: Int
+        let since: Duration
+    }
+
+    /// What a worker says of a slot that it has computed.
+    struct Claim: Sendable {
+        let worker: String
+        let attempt: Int
+        let done: WireSlotDone
+    }
+
+    let step: Int
+    let samples: WireStepSamples
+    let scalars: WireStepScalars
+    let startedAt: Duration
+    /// Who keeps a copy of the state before this step for joiners.
+    var donor = ""
+    /// How often the step is folded again.
+    var fold = 0
+    /// Live leases of every slot.
+    private(set) var leases: [[Lease]]
+    private var attempts: [Int]
+    /// Every worker that a slot was ever leased to, with the attempt.
+    private(set) var grants: [[String: Int]]
+    /// First result of every slot, and what others said of it later.
+    private(set) var claims: [[Claim]]
+    private(set) var resultCount = 0
+    /// Members that are READY in this generation.
+    var ready: [String: WireReady] = [:]
+    /// Listeners that have staged the effect, with its digest.
+    var listenersReady: [String: UInt64] = [:]
+    /// What members said before the step was folded again.
+    var firstDigests: [String: UInt64] = [:]
+    /// Who gave a slot back, and why.
+    var returned: [[String: String]]
+    /// When the step last came forward.
+    var movedAt: Duration
+
+    init(
+        step: Int, samples: WireStepSamples, scalars: WireStepScalars, slotCount: Int,
+        now: Duration
+    ) {
+        self.step = step
+        self.samples = samples
+        self.scalars = scalars
+        startedAt = now
+        movedAt = now
+        leases = Array(repeating: [], count: slotCount)
+        attempts = Array(repeating: 0, count: slotCount)
+        grants = Array(repeating: [:], count: slotCount)
+        claims = Array(repeating: [], count: slotCount)
+        returned = Array(repeating: [:], count: slotCount)
+    }
+
+    var slotCount: Int { leases.count }
+    var hasAllResults: Bool { resultCount == slotCount }
+
+    func result(of slot: Int) -> Claim? { claims[slot].first }
+
+    /// Slots leased to a worker, in order.
+    func slots(of worker: String) -> [Int] {
+        leases.indices.filter { slot in leases[slot].contains { $0.worker == worker } }
+    }
+
+    mutating func lease(_ slot: Int, to worker: String, now: Duration) {
+        attempts[slot] += 1
+        leases[slot].append(Lease(worker: worker, attempt: attempts[slot], since: now))
+        grants[slot][worker] = attempts[slot]
+    }
+
+    /// Ends every lease of a worker.
+    ///
+    /// - Returns: slots that nobody has any more, results or not.
+    mutating func release(_ worker: String) -> [Int] {
+        var orphans: [Int] = []
+        for slot in leases.indices where leases[slot].contains(where: { $0.worker == worker }) {
+            leases[slot].removeAll { $0.worker == worker }
+            if leases[slot].isEmpty { orphans.append(slot) }
+        }
+        return orphans
+    }
+
+    mutating func release(_ slot: Int, of worker: String) {
+        leases[slot].removeAll { $0.worker == worker }
+    }
+
+    /// Notes a result; a second one of the same worker replaces nothing.
+    ///
+    /// - Returns: whether the slot had no result before.
+    mutating func record(_ claim: Claim, slot: Int) -> Bool {
+        guard !claims[slot].contains(where: { $0.worker == claim.worker }) else { return false }
+        claims[slot].append(claim)
+        guard claims[slot].count == 1 else { return false }
+        resultCount += 1
+        return true
+    }
+
+    /// Forgets everything that a worker has said and done.
+    mutating func forget(_ worker: String) {
+        for slot in claims.indices where claims[slot].contains(where: { $0.worker == worker }) {
+            claims[slot].removeAll { $0.worker == worker }
+            if claims[slot].isEmpty { resultCount -= 1 }
+        }
+        for slot in grants.indices { grants[slot][worker] = nil }
+        ready[worker] = nil
+        listenersReady[worker] = nil
+    }
+}

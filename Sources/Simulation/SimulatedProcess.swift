@@ -1,0 +1,120 @@
+internal import Basics
+internal import ClusterCore
+internal import Protocol
+
+/// What trainers send each other.
+enum Packet {
+    case partial(step: Int, history: UInt64, fold: Int, block: Int, SlotRun, UInt64)
+    case result(step: Int, history: UInt64, fold: Int, block: Int, UInt64)
+    case want(step: Int, history: UInt64, fold: Int, blocks: [Int], partials: Bool)
+    case state(step: Int, piece: Int, UInt64)
+
+    var step: Int {
+        switch self {
+        case .partial(let step, _, _, _, _, _), .result(let step, _, _, _, _),
+            .want(let step, _, _, _, _), .state(let step, _, _):
+            step
+        }
+    }
+}
+
+/// Copies of a state, kept aside.
+struct StateCopy {
+    let state: UInt64
+    let history: UInt64
+}
+
+/// The model of what a trainer's shell holds and does.
+struct TrainerModel {
+    var machine: TrainerStateMachine
+    var state: UInt64 = 0
+    var slots: [Int: UInt64] = [:]
+    var partials: [Int: [SlotRun: UInt64]] = [:]
+    var effect: [Int: UInt64] = [:]
+    var copies: [Int: StateCopy] = [:]
+    var kept: [Int: StateCopy] = [:]
+    var sending: Set<Int> = []
+    var parked: [(packet: Packet, from: Int)] = []
+    /// Pieces of the state that have come from a peer, by their number.
+    var pieces: [Int: UInt64] = [:]
+    var awaitedEpoch: Int?
+    var loadStep = 0
+    var busyUntil: Int64 = 0
+    /// What its last READY said.
+    var ready: WireReady?
+    var numerics = "class"
+    var version = "test"
+    /// A bit that flips in the next effect.
+    var flip: UInt64 = 0
+    /// Blocks of the effect that are no longer what was folded.
+    var flippedBlocks: Set<Int> = []
+}
+
+/// The model of what an evaluator's shell holds and does.
+struct EvaluatorModel {
+    var machine: EvaluatorStateMachine
+    var scoringLeft = 0
+}
+
+/// A connection between a worker and a coordinator.
+final class ControlLink {
+    let id: Int
+    let worker: Int
+    let coordinator: Int
+    var isOpenAtWorker = false
+    var isOpenAtCoordinator = false
+    /// Carries nothing any more, and nobody is told.
+    var isDead = false
+    var lastUp: Int64 = 0
+    var lastDown: Int64 = 0
+
+    init(id: Int, worker: Int, coordinator: Int) {
+        self.id = id
+        self.worker = worker
+        self.coordinator = coordinator
+    }
+}
+
+/// A trainer or evaluator.
+final class WorkerProcess {
+    let index: Int
+    let name: String
+    var trainer: TrainerModel?
+    var evaluator: EvaluatorModel?
+    var isAlive = true
+    var haltedUntil: Int64 = 0
+    var skew: Int64 = 0
+    var link: ControlLink?
+    /// Microseconds for a slot.
+    let slotTime: Int64
+    var dripUntil: Int64 = 0
+    let bornAt: Int64
+    var drainedAt: Int64?
+
+    init(index: Int, name: String, slotTime: Int64, bornAt: Int64) {
+        self.index = index
+        self.name = name
+        self.slotTime = slotTime
+        self.bornAt = bornAt
+    }
+}
+
+/// A coordinator with the ledger's term that it began.
+final class CoordinatorProcess {
+    let index: Int
+    let term: UInt64
+    var machine: CoordinatorStateMachine
+    var isAlive = true
+    var haltedUntil: Int64 = 0
+    var skew: Int64 = 0
+    var awake = AwakeClock()
+    var links: [Int: ControlLink] = [:]
+    /// Pieces of checkpoints under way, by name.
+    var incoming: [String: Int] = [:]
+
+    init(index: Int, term: UInt64, machine: CoordinatorStateMachine) {
+        self.index = index
+        self.term = term
+        self.machine = machine
+    }
+}

@@ -1,0 +1,173 @@
+internal import Basics
+internal import ClusterCore
+internal import Protocol
+
+/// What a coordinator's shell does: ledger, checkpoint folder, sockets.
+extension Simulation {
+    func perform(_ actions: [CoordinatorAction], by process: CoordinatorProcess) {
+        for action in actions where process.isAlive && !isOver { perform(action, by: process) }
+        checkLeases(process)
+    }
+
+    private func perform(_ action: CoordinatorAction, by process: CoordinatorProcess) {
+        switch action {
+        case .send(let body, let name):
+            if let worker = names[name] { sendDown(body, to: worker, from: process) }
+        case .commit(let record):
+            push(.ledgerWrite(process.index, record), after: draw(100, 1500))
+        case .compareRedone(let record):
+            push(.compared(process.index, record), after: draw(50, 500))
+        case .workerJoined(let hello):
+            if hello.role == .trainer { ledger.joined(hello.worker) }
+        case .workerLeft(let name, let why): ledger.left(name, why: why)
+        case .recordNumerics(let text): ledger.numericsClass = text
+        case .dropRecoverySnapshots(let step): disk.dropRecoverySnapshots(before: step)
+        case .readTerm(let name):
+            perform(
+                process.machine.termRead(ledger.term, for: name, now: time(of: process)),
+                by: process)
+        case .forget: break
+        case .event(let kind, _, let text):
+            note("coordinator \(process.index): \(kind): \(text)")
+            if kind == "quarantined" {
+                quarantined.formUnion(process.machine.quarantinedWorkers)
+            }
+        case .recordEvaluation(let rows, let worker):
+            recordEvaluation(rows, from: worker, by: process)
+        case .finish(let outcome): finish(outcome, process)
+        }
+    }
+
+    private func finish(_ outcome: CoordinatorOutcome, _ process: CoordinatorProcess) {
+        note("coordinator \(process.index) ends: \(outcome)")
+        // The shell sends what is queued before it ends.
+        retire(process)
+        switch outcome {
+        case .finished:
+            isOver = true
+            checkEnd()
+        case .drained, .disagreed, .superseded: restartAfterEnd()
+        case .failed(let why):
+            if why.contains("disk is full") {
+                restartAfterEnd()
+            } else {
+                fail("L1", "the run failed: \(why)")
+            }
+        }
+    }
+
+    /// Whoever looks after the cluster starts it again.
+    private func restartAfterEnd() {
+        guard coordinator == nil else { return }
+        restartCoordinator()
+    }
+
+    func handleStorage(_ event: Event, at process: CoordinatorProcess) {
+        switch event {
+        case .ledgerWrite(_, let record): write(record, process)
+        case .ledgerWritten(_, let record):
+            perform(
+                process.machine.stepCommitted(record, now: time(of: process)), by: process)
+        case .compared(_, let record):
+            stepsRedone += 1
+            if isLoneFlip(record, process) { return }
+            let matches = ledger.steps[record.step - 1].digest == record.digest
+            if !matches {
+                fail("S2", "step \(record.step), done again, has another digest")
+            }
+            checkMembers(record, process)
+            perform(
+                process.machine.stepCompared(
+                    record, matches: matches, now: time(of: process)), by: process)
+        case .bulk(_, let from, let file, let piece): take(file, piece, from: from, process)
+        case .checkpointAppears(_, let file):
+            disk.appear(file)
+            push(.checkpointListed(process.index, file), after: draw(50, 1000))
+        case .checkpointListed(_, let file): list(file, process)
+        default: break
+        }
+    }
+
+    private func write(_ record: StepRecord, _ process: CoordinatorProcess) {
+        if isLoneFlip(record, process) { return }
+        checkCommit(record, process)
+        guard ledger.commit(record, term: process.term) else {
+            return perform(process.machine.ledgerRefused(), by: process)
+        }
+        checkRow(record)
+        progressAt = now
+        if killsAtCommit {
+            killsAtCommit = false
+            for trainer in trainersAlive {
+                kill(trainer)
+                push(.spawn, after: draw(100, 2000) * Self.millisecond)
+            }
+        }
+        push(.ledgerWritten(process.index, record), after: draw(10, 300))
+        if !isHealed, ledger.steps.count * 10 >= configuration.steps * 8 { healAll() }
+    }
+
+    /// Whether a bit flipped at a member that is the only one left: nobody can know, short of
+    /// computing everything twice, and this run has nothing more to say.
+    private func isLoneFlip(_ record: StepRecord, _ process: CoordinatorProcess) -> Bool {
+        guard flippedSteps.contains(record.step), process.machine.members.count == 1,
+            record.digest != reference.effects[record.step]
+        else { return false }
+        note("a bit that flipped at the last member cannot be noticed: the run is left")
+        isOver = true
+        return true
+    }
+
+    // MARK: Checkpoints
+
+    private func take(
+        _ file: SimulatedDisk.File, _ piece: Int, from: Int, _ process: CoordinatorProcess
+    ) {
+        let name = SimulatedDisk.name(file.step, recovery: file.isRecovery)
+        process.machine.checkpointPieceReceived(step: file.step, now: time(of: process))
+        if piece == 0 { process.incoming[name] = 0 }
+        guard process.incoming[name] == piece else { return }
+        process.incoming[name] = piece + 1
+        if tearsNext { return tear(process) }
+        guard piece + 1 == Self.pieceCount else { return }
+        process.incoming[name] = nil
+        workers[from].trainer?.sending.remove(file.step)
+        guard !disk.isFull else {
+            perform(
+                process.machine.checkpointWriteFailed(
+                    step: file.step, reason: "the disk is full", now: time(of: process)),
+                by: process)
+            return
+        }
+        push(.checkpointAppears(process.index, file), after: draw(200, 5000))
+    }
+
+    private func list(_ file: SimulatedDisk.File, _ process: CoordinatorProcess) {
+        if !file.isRecovery {
+            checkCheckpoint(file)
+            ledger.insertCheckpoint(step: file.step, digest: file.state)
+        }
+        let stored = DurableCheckpoint(
+            step: file.step, history: file.history,
+            file: SimulatedDisk.name(file.step, recovery: file.isRecovery), byteCount: 1,
+            digest: file.state, isRecovery: file.isRecovery)
+        perform(process.machine.checkpointStored(stored, now: time(of: process)), by: process)
+    }
+
+    // MARK: Evaluations
+
+    private func recordEvaluation(
+        _ rows: WireEvaluationRows, from worker: String, by process: CoordinatorProcess
+    ) {
+        checkEvaluation(rows)
+        if process.term == ledger.term {
+            let value = rows.metrics.first.map { $0.value.bitPattern } ?? 0
+            if !ledger.insertEvaluation(step: Int(rows.step), set: rows.set, value: value) {
+                fail("S7", "\(rows.set) of step \(rows.step) was scored twice, differently")
+            }
+        }
+        perform(
+            process.machine.evaluationRecorded(rows, from: worker, now: time(of: process)),
+            by: process)
+    }
+}

@@ -1,0 +1,186 @@
+internal import Basics
+internal import ClusterCore
+internal import Protocol
+
+/// The promises, checked where they could be broken.
+extension Simulation {
+    /// S2, S3, S5, S11, before a step is written.
+    func checkCommit(_ record: StepRecord, _ process: CoordinatorProcess) {
+        guard process.term == ledger.term else { return }
+        checkMembers(record, process)
+        let slots = record.miniBatches.map(\.slot)
+        if slots != Array(0..<configuration.slots) || record.samples != configuration.slots {
+            fail("S3", "step \(record.step) has results of slots \(slots)")
+        }
+        for batch in record.miniBatches {
+            if quarantined.contains(batch.worker) {
+                fail("S11", "step \(record.step) uses a slot of \(batch.worker), quarantined")
+            }
+            let expected = ReferenceRun.loss(
+                reference.states[record.step - 1], record.step, batch.slot)
+            if batch.loss != expected {
+                fail("S12", "step \(record.step), slot \(batch.slot): loss \(batch.loss)")
+            }
+        }
+    }
+
+    /// Every member has said READY in the membership that is counted, for what is written.
+    func checkMembers(_ record: StepRecord, _ process: CoordinatorProcess) {
+        for name in process.machine.members {
+            guard let index = names[name], let trainer = workers[index].trainer else { continue }
+            guard let ready = trainer.ready, ready.step == UInt64(record.step),
+                ready.effectDigest == record.digest
+            else {
+                return fail("S5", "\(name) did not say READY for step \(record.step)")
+            }
+            if ready.term != process.term
+                || ready.generation != process.machine.currentGeneration
+            {
+                fail("S5", "READY of \(name) for step \(record.step) is of another membership")
+            }
+        }
+    }
+
+    /// S1 and S2, once a step is written.
+    func checkRow(_ record: StepRecord) {
+        if ledger.steps.count != record.step {
+            fail("S1", "step \(record.step) is row \(ledger.steps.count)")
+        } else if record.digest != reference.effects[record.step] {
+            fail("S2", "step \(record.step) has another digest than the undisturbed run's")
+        } else if record.history != reference.histories[record.step] {
+            fail("S2", "step \(record.step) has another history than the undisturbed run's")
+        }
+    }
+
+    /// S4: nobody applies what is not committed, or something else.
+    func checkApplied(_ worker: WorkerProcess, step: Int) {
+        if step > ledger.steps.count {
+            fail("S4", "\(worker.name) applied step \(step), which is not committed")
+        }
+        checkState(worker, step: step)
+    }
+
+    func checkState(_ worker: WorkerProcess, step: Int) {
+        if worker.trainer!.state != reference.states[step] {
+            fail("S4", "\(worker.name) holds another state at step \(step)")
+        }
+    }
+
+    /// S6: every slot of the step in flight has a result or somebody who computes it.
+    func checkLeases(_ process: CoordinatorProcess) {
+        guard process.isAlive, configuration.slots <= 16 || events % 64 == 0 else { return }
+        let orphans = process.machine.orphanedSlots
+        if !orphans.isEmpty { fail("S6", "nobody computes slots \(orphans)") }
+    }
+
+    /// S7: rows only of what is durable, and equal to what a lone evaluator finds.
+    func checkEvaluation(_ rows: WireEvaluationRows) {
+        let step = Int(rows.step)
+        guard let digest = ledger.checkpoints[step], digest == rows.checkpointDigest else {
+            return fail("S7", "\(rows.set) of step \(step) was scored, which is not in the ledger")
+        }
+        let expected = Double(
+            ReferenceRun.mix(reference.states[step], UInt64(rows.set.utf8.count)) >> 12)
+        if rows.metrics.map(\.value) != [expected] {
+            fail("S7", "\(rows.set) of step \(step) has another score")
+        }
+    }
+
+    /// S8: what the ledger names can be read.
+    func checkCheckpoint(_ file: SimulatedDisk.File) {
+        let name = SimulatedDisk.name(file.step, recovery: false)
+        if disk.files[name]?.isWhole != true {
+            fail("S8", "the checkpoint of step \(file.step) is listed and cannot be read")
+        }
+        if file.state != reference.states[file.step] {
+            fail("S8", "the checkpoint of step \(file.step) holds another state")
+        }
+        if file.step > ledger.steps.count {
+            fail("S8", "the checkpoint of step \(file.step) is newer than the ledger")
+        }
+    }
+
+    /// S9: memory stays within what is documented.
+    func checkMemory(of worker: WorkerProcess) {
+        guard worker.isAlive, let trainer = worker.trainer else { return }
+        if trainer.machine.waitingCount > 2 * (TrainerStateMachine.backlogMax + 1) {
+            fail("S9", "\(worker.name) keeps \(trainer.machine.waitingCount) messages")
+        }
+        if trainer.copies.count > 4 || trainer.kept.count > 1 {
+            fail(
+                "S9",
+                "\(worker.name) keeps \(trainer.copies.count) copies of its state and "
+                    + "\(trainer.kept.count) for joiners")
+        }
+    }
+
+    /// S10: what a stranger says changes nothing.
+    func strangerSpeaks(_ body: WireBody, _ name: String, to process: CoordinatorProcess) {
+        let members = process.machine.members
+        let generation = process.machine.currentGeneration
+        let count = process.machine.workerCount
+        let actions = process.machine.received(body, from: name, now: time(of: process))
+        if process.machine.members != members || process.machine.workerCount != count
+            || process.machine.currentGeneration != generation
+        {
+            fail("S10", "a stranger changed the membership with \(body)")
+        }
+        for action in actions {
+            switch action {
+            case .event, .forget: break
+            case .send(.stop, let to), .send(.refusal, let to):
+                if to != name { fail("S10", "a stranger made the coordinator speak to \(to)") }
+            default: fail("S10", "a stranger caused \(action)")
+            }
+        }
+    }
+
+    /// L1 to L3, once everything is healed.
+    func checkLiveness() {
+        guard isHealed, violation == nil else { return }
+        let since = max(healedAt, progressAt)
+        if now - since > 90 * Self.second, ledger.steps.count < configuration.steps {
+            fail(
+                "L1",
+                "no step was committed for 90 s after everything was healed; \(situation)")
+        } else if now - since > 240 * Self.second {
+            fail("L1", "the run does not end; \(situation)")
+        }
+        for worker in workers where worker.isAlive && worker.haltedUntil <= now {
+            if let asked = worker.drainedAt, now - max(asked, healedAt) > 60 * Self.second {
+                fail("L3", "\(worker.name) asked to leave and was not let go; \(situation)")
+            }
+            let age = now - max(worker.bornAt, healedAt)
+            guard let trainer = worker.trainer, age > 60 * Self.second else { continue }
+            if ["greeting", "preparing", "loading"].contains(trainer.machine.phaseName) {
+                fail("L2", "\(worker.name) is still \(trainer.machine.phaseName); \(situation)")
+            }
+        }
+    }
+
+    /// At the end every step is there once, and what is due is stored.
+    func checkEnd() {
+        if ledger.steps.map(\.step) != Array(1...configuration.steps) {
+            fail("S1", "the ledger ends with \(ledger.steps.count) steps")
+        }
+        var due = stride(from: 0, through: configuration.steps, by: configuration.checkpointEvery)
+            .map { $0 }
+        if due.last != configuration.steps { due.append(configuration.steps) }
+        for step in due where ledger.checkpoints[step] != reference.states[step] {
+            fail("S8", "the checkpoint of step \(step) is missing or differs")
+        }
+    }
+
+    /// Who waits for what, for a run that does not come forward.
+    var situation: String {
+        let cluster = coordinator.map { process -> String in
+            let status = process.machine.status(now: .zero)
+            return "\(status.state) at step \(status.step), members \(process.machine.members)"
+        }
+        let told = trainersAlive.prefix(8).map { worker in
+            "\(worker.name) \(worker.trainer!.machine.phaseName) at \(worker.trainer!.machine.step)"
+        }
+        return "\(cluster ?? "no coordinator"); \(told.joined(separator: ", ")); ledger at "
+            + "\(ledger.steps.count)"
+    }
+}

@@ -1,0 +1,400 @@
+internal import Basics
+internal import ClusterCore
+internal import Protocol
+
+/// What the shells of trainers and evaluators do.
+extension Simulation {
+    /// Most packets that a trainer keeps for later: the blocks and runs of the steps it may lie
+    /// behind.
+    var parkedMax: Int {
+        (TrainerStateMachine.backlogMax + 1) * configuration.blocks * (2 * configuration.slots + 1)
+    }
+
+    func perform(_ actions: [TrainerAction], at worker: WorkerProcess) {
+        for action in actions where worker.isAlive { perform(action, at: worker) }
+    }
+
+    private func perform(_ action: TrainerAction, at worker: WorkerProcess) {
+        let index = worker.index
+        switch action {
+        case .send(let body): sendUp(completed(body, worker), from: worker)
+        case .prepare(_, let epoch):
+            push(.prepared(index, epoch: epoch), after: draw(5, 80) * Self.millisecond)
+        case .load(let load, let epoch): self.load(load, epoch, worker)
+        case .donate(let donation): donate(donation, worker)
+        case .compute(let step, let slots, let samples, let epoch):
+            for slot in slots {
+                slotsComputed += 1
+                let start = max(now, worker.trainer!.busyUntil)
+                let end = start + worker.slotTime * draw(80, 130) / 100
+                worker.trainer!.busyUntil = end
+                let sample = UInt64(samples.slots[slot].indices[0])
+                queue.push(
+                    .slotDone(index, step: step, slot: slot, sample: sample, epoch: epoch),
+                    at: end)
+            }
+        case .openExchange:
+            worker.trainer!.slots = [:]
+            clearExchange(worker)
+        case .refold: clearExchange(worker)
+        case .exchange(let exchange): perform(exchange, at: worker)
+        case .digestEffect(let step, let fold, _, let epoch):
+            push(
+                .digested(index, step: step, fold: fold, epoch: epoch),
+                after: draw(100, 800))
+        case .apply(let step, _, let epoch):
+            push(.applied(index, step: step, epoch: epoch), after: draw(200, 2000))
+        case .snapshot(let step, let recovery, let send):
+            worker.trainer!.copies[step] = copy(worker)
+            if send { sendCopy(step, recovery, worker) }
+        case .sendSnapshot(let step, let recovery): sendCopy(step, recovery, worker)
+        case .releaseSnapshot(let step):
+            worker.trainer!.copies = worker.trainer!.copies.filter { $0.key > step }
+        case .keepForJoiners(let step): worker.trainer!.kept[step] = copy(worker)
+        case .releaseForJoiners(let step): worker.trainer!.kept[step] = nil
+        case .fail(let why): fail("S4", "\(worker.name) gives up: \(why)")
+        case .leave(let stop): exit(worker, stop.message)
+        case .refused(let refusal):
+            if worker.trainer!.numerics == "class", worker.trainer!.version == "test",
+                refusal.code != .ended, !quarantined.contains(worker.name)
+            {
+                fail("L2", "\(worker.name) was refused: \(refusal.message)")
+            }
+            exit(worker, refusal.message)
+        case .prefetch, .cancel, .peersChanged: break
+        }
+    }
+
+    private func completed(_ body: WireBody, _ worker: WorkerProcess) -> WireBody {
+        switch body {
+        case .hello(var hello):
+            hello.lineupVersion = worker.trainer?.version ?? "test"
+            hello.dataAddress = worker.name
+            return .hello(hello)
+        case .ready(let ready):
+            worker.trainer!.ready = ready
+            return body
+        default: return body
+        }
+    }
+
+    private func copy(_ worker: WorkerProcess) -> StateCopy {
+        StateCopy(state: worker.trainer!.state, history: worker.trainer!.machine.history)
+    }
+
+    func handleTrainer(_ event: Event, at worker: WorkerProcess) {
+        switch event {
+        case .prepared(_, let epoch):
+            var message = WirePrepared()
+            message.datasetDigest = 5
+            message.blockCount = UInt64(configuration.blocks)
+            message.numerics.description_p = worker.trainer!.numerics
+            perform(
+                worker.trainer!.machine.prepared(
+                    message, slotCount: configuration.slots, epoch: epoch), at: worker)
+        case .loaded(_, let step, let state, let epoch):
+            guard worker.trainer!.machine.epoch == epoch else { return }
+            worker.trainer!.state = state
+            checkState(worker, step: step)
+            perform(
+                worker.trainer!.machine.stateLoaded(step: step, digest: state, epoch: epoch),
+                at: worker)
+        case .loadFailed(_, let epoch):
+            perform(
+                worker.trainer!.machine.loadFailed("cannot be read", epoch: epoch), at: worker)
+        case .slotDone(_, let step, let slot, let sample, let epoch):
+            computed(step, slot, sample, epoch, worker)
+        case .digested(_, let step, let fold, let epoch): digest(step, fold, epoch, worker)
+        case .applied(_, let step, let epoch): apply(step, epoch, worker)
+        default: break
+        }
+    }
+
+    private func computed(
+        _ step: Int, _ slot: Int, _ sample: UInt64, _ epoch: Int, _ worker: WorkerProcess
+    ) {
+        let machine = worker.trainer!.machine
+        guard machine.epoch == epoch, machine.step + 1 == step else { return }
+        // What the slot is computed from, and thereby all that its blocks depend on.
+        worker.trainer!.slots[slot] = ReferenceRun.mix(
+            worker.trainer!.state, UInt64(step), sample)
+        var done = WireSlotDone()
+        done.step = UInt64(step)
+        done.slot = UInt32(slot)
+        done.attempt = machine.attempt(ofSlot: slot)
+        done.loss = ReferenceRun.loss(worker.trainer!.state, step, slot).bitPattern
+        done.fractionPositive = 0.5
+        perform(worker.trainer!.machine.slotComputed(done, epoch: epoch), at: worker)
+    }
+
+    private func digest(_ step: Int, _ fold: Int, _ epoch: Int, _ worker: WorkerProcess) {
+        guard worker.trainer!.machine.epoch == epoch,
+            worker.trainer!.effect.count == configuration.blocks
+        else { return }
+        if worker.trainer!.flip != 0 {
+            // Nobody but another member can notice.
+            if let members = coordinator?.machine.members, members.count >= 2 {
+                worker.trainer!.effect[0]! ^= worker.trainer!.flip
+                worker.trainer!.flippedBlocks.insert(0)
+                flippedSteps.insert(step)
+            }
+            worker.trainer!.flip = 0
+        }
+        perform(
+            worker.trainer!.machine.effectDigested(
+                step: step, fold: fold, digest: effect(worker, step),
+                state: worker.trainer!.state, epoch: epoch), at: worker)
+    }
+
+    private func effect(_ worker: WorkerProcess, _ step: Int) -> UInt64 {
+        ReferenceRun.effect(
+            (0..<configuration.blocks).map { worker.trainer!.effect[$0]! }, step: step)
+    }
+
+    private func apply(_ step: Int, _ epoch: Int, _ worker: WorkerProcess) {
+        guard worker.trainer!.machine.epoch == epoch else { return }
+        worker.trainer!.state = ReferenceRun.mix(
+            worker.trainer!.state, effect(worker, step))
+        checkApplied(worker, step: step)
+        perform(worker.trainer!.machine.applied(step: step, epoch: epoch), at: worker)
+    }
+
+    // MARK: State
+
+    private func load(_ load: WireLoadState, _ epoch: Int, _ worker: WorkerProcess) {
+        worker.trainer!.slots = [:]
+        worker.trainer!.partials = [:]
+        worker.trainer!.effect = [:]
+        worker.trainer!.parked = []
+        worker.trainer!.copies = [:]
+        worker.trainer!.kept = [:]
+        worker.trainer!.pieces = [:]
+        worker.trainer!.awaitedEpoch = nil
+        worker.trainer!.ready = nil
+        let step = Int(load.step)
+        let delay = draw(1, 30) * Self.millisecond
+        switch load.source {
+        case .initial:
+            push(
+                .loaded(
+                    worker.index, step: step, state: reference.states[0], epoch: epoch),
+                after: delay)
+        case .checkpoint:
+            guard let file = disk.files[load.file], file.isWhole, file.state == load.digest
+            else {
+                push(.loadFailed(worker.index, epoch: epoch), after: delay)
+                return
+            }
+            push(
+                .loaded(worker.index, step: step, state: file.state, epoch: epoch),
+                after: delay)
+        default:
+            worker.trainer!.awaitedEpoch = epoch
+            worker.trainer!.loadStep = step
+        }
+    }
+
+    private func donate(_ donation: WireDonateState, _ worker: WorkerProcess) {
+        guard let copy = worker.trainer!.kept[Int(donation.step)],
+            let joiner = names[donation.worker]
+        else { return }
+        for piece in 0..<Self.pieceCount {
+            sendData(
+                .state(step: Int(donation.step), piece: piece, copy.state), from: worker.index,
+                to: joiner)
+        }
+    }
+
+    private func sendCopy(_ step: Int, _ recovery: Bool, _ worker: WorkerProcess) {
+        guard let copy = worker.trainer!.copies[step] else {
+            var message = WireCheckpointFailed()
+            message.step = UInt64(step)
+            message.reason = "no copy"
+            sendUp(.checkpointFailed(message), from: worker)
+            return
+        }
+        guard let process = coordinator else { return }
+        let file = SimulatedDisk.File(
+            step: step, state: copy.state, history: copy.history, isRecovery: recovery)
+        var time = now
+        for piece in 0..<Self.pieceCount {
+            time += draw(200, 4000)
+            if weather.lossUntil > now, chance(weather.lossPercent) { continue }
+            queue.push(
+                .bulk(process.index, from: worker.index, file, piece: piece), at: time)
+        }
+    }
+
+    // MARK: Exchange
+
+    private func clearExchange(_ worker: WorkerProcess) {
+        worker.trainer!.partials = [:]
+        worker.trainer!.effect = [:]
+        worker.trainer!.flippedBlocks = []
+        let parked = worker.trainer!.parked
+        worker.trainer!.parked = []
+        for (packet, from) in parked where worker.isAlive { take(packet, from: from, at: worker) }
+    }
+
+    func take(_ packet: Packet, from: Int, at worker: WorkerProcess) {
+        let name = workers[from].name
+        switch packet {
+        case .state(let step, let piece, let state):
+            guard let epoch = worker.trainer!.awaitedEpoch, worker.trainer!.loadStep == step
+            else { return }
+            worker.trainer!.machine.statePieceReceived()
+            worker.trainer!.pieces[piece] = state
+            guard worker.trainer!.pieces.count == Self.pieceCount else { return }
+            worker.trainer!.awaitedEpoch = nil
+            push(
+                .loaded(worker.index, step: step, state: state, epoch: epoch),
+                after: draw(100, 2000))
+        case .partial(let step, let history, let fold, let block, let run, let value):
+            guard isHere(packet, step, history, fold, from, name, worker),
+                worker.trainer!.machine.wantsPartial(block, run: run)
+            else { return }
+            worker.trainer!.partials[block, default: [:]][run] = value
+            perform(worker.trainer!.machine.partialReceived(block, run: run), at: worker)
+        case .result(let step, let history, let fold, let block, let value):
+            guard isHere(packet, step, history, fold, from, name, worker),
+                worker.trainer!.machine.wantsResult(block)
+            else { return }
+            worker.trainer!.effect[block] = value
+            perform(worker.trainer!.machine.resultReceived(block), at: worker)
+        case .want(let step, let history, let fold, let blocks, let partials):
+            guard
+                worker.trainer!.machine.place(
+                    step: step, history: history, fold: fold, from: name) == .here
+            else { return }
+            perform(
+                worker.trainer!.machine.wanted(blocks, partials: partials, by: name), at: worker)
+        }
+    }
+
+    private func isHere(
+        _ packet: Packet, _ step: Int, _ history: UInt64, _ fold: Int, _ from: Int,
+        _ name: String, _ worker: WorkerProcess
+    ) -> Bool {
+        switch worker.trainer!.machine.place(
+            step: step, history: history, fold: fold, from: name)
+        {
+        case .here: return true
+        case .later:
+            if worker.trainer!.parked.count < parkedMax {
+                worker.trainer!.parked.append((packet, from))
+            }
+            return false
+        case .nowhere: return false
+        }
+    }
+
+    private func perform(_ action: ExchangeStateMachine.Action, at worker: WorkerProcess) {
+        let machine = worker.trainer!.machine
+        let (step, history) = (machine.step + 1, machine.history)
+        let fold = machine.fold
+        switch action {
+        case .sendPartial(let run, let blocks, let peer):
+            guard let to = names[peer] else { return }
+            for block in blocks {
+                guard let value = sum(run, block, worker) else {
+                    return fail("S2", "\(worker.name) was told to send slots that it lacks")
+                }
+                sendData(
+                    .partial(
+                        step: step, history: history, fold: fold, block: block, run, value),
+                    from: worker.index, to: to)
+            }
+        case .finish(let blocks):
+            for block in blocks {
+                guard let value = sum(SlotRun(0, configuration.slots), block, worker) else {
+                    return fail("S2", "\(worker.name) was told to finish what it lacks")
+                }
+                worker.trainer!.effect[block] = value
+            }
+        case .broadcast(let blocks, let peers):
+            for peer in peers {
+                guard let to = names[peer] else { continue }
+                // The digest that was taken before the flip travels with a block: it is refused.
+                for block in blocks where !worker.trainer!.flippedBlocks.contains(block) {
+                    sendData(
+                        .result(
+                            step: step, history: history, fold: fold, block: block,
+                            worker.trainer!.effect[block]!), from: worker.index, to: to)
+                }
+            }
+        case .wantPartials(let blocks, let peer), .wantResults(let blocks, let peer):
+            guard let to = names[peer] else { return }
+            var isPartials = false
+            if case .wantPartials = action { isPartials = true }
+            sendData(
+                .want(
+                    step: step, history: history, fold: fold, blocks: blocks,
+                    partials: isPartials), from: worker.index, to: to)
+        case .keepPartial, .combine, .complete: break
+        }
+    }
+
+    /// Sum of a run in tree order from what is held.
+    private func sum(_ run: SlotRun, _ block: Int, _ worker: WorkerProcess) -> UInt64? {
+        if let part = worker.trainer!.partials[block]?[run] { return part }
+        if run.count == 1 {
+            return worker.trainer!.slots[run.low].map { ReferenceRun.gradient($0, block) }
+        }
+        let (left, right) = FoldTree.split(run)
+        guard let low = sum(left, block, worker), let high = sum(right, block, worker)
+        else { return nil }
+        return ReferenceRun.mix(low, high)
+    }
+
+    // MARK: Evaluators
+
+    func perform(_ actions: [EvaluatorAction], at worker: WorkerProcess) {
+        for action in actions where worker.isAlive {
+            switch action {
+            case .send(let body): sendUp(completed(body, worker), from: worker)
+            case .prepare:
+                let time = time(of: worker)
+                perform(
+                    worker.evaluator!.machine.prepared(
+                        pollSeconds: 0.25, timeoutSeconds: 10_000, now: time), at: worker)
+            case .score(let grant):
+                worker.evaluator!.scoringLeft = grant.sets.count
+                for set in grant.sets {
+                    push(
+                        .scored(worker.index, grant, set: set),
+                        after: draw(20, 400) * Self.millisecond)
+                }
+            case .leave: exit(worker, "done")
+            case .refused(let why): exit(worker, why)
+            }
+        }
+    }
+
+    func handleEvaluator(_ event: Event, at worker: WorkerProcess) {
+        switch event {
+        case .scored(_, let grant, let set):
+            var rows = WireEvaluationRows()
+            rows.step = grant.step
+            rows.set = set
+            rows.checkpointDigest = grant.digest
+            if let file = disk.files[grant.file], file.isWhole, file.state == grant.digest {
+                var metric = WireMetricValue()
+                metric.metric = "general_accuracy"
+                metric.value = Double(
+                    ReferenceRun.mix(file.state, UInt64(set.utf8.count)) >> 12)
+                rows.metrics = [metric]
+            } else {
+                rows.failure = "cannot be read"
+            }
+            let time = time(of: worker)
+            perform(worker.evaluator!.machine.scored(rows, now: time), at: worker)
+            guard worker.isAlive else { return }
+            worker.evaluator!.scoringLeft -= 1
+            if worker.evaluator!.scoringLeft == 0 { push(.scoringEnded(worker.index), after: 50) }
+        case .scoringEnded:
+            let time = time(of: worker)
+            perform(worker.evaluator!.machine.scoringEnded(now: time), at: worker)
+        default: break
+        }
+    }
+}

@@ -1,0 +1,123 @@
+/// What may go wrong in a simulated cluster.
+public enum Fault: String, CaseIterable, Sendable {
+    /// Single messages vanish, as at a high-water mark.
+    case loss
+    /// Messages are late by up to seconds.
+    case delay
+    /// Messages arrive twice.
+    case duplication
+    /// Messages overtake each other.
+    case reordering
+    /// One direction between two processes carries nothing for a while.
+    case partition
+    /// A control connection breaks; what was on its way is lost.
+    case reset
+    /// A connection carries nothing more, and neither side is told.
+    case halfOpen = "half-open"
+    /// A process's messages trickle.
+    case drip
+    /// A trainer or evaluator dies.
+    case crash
+    /// The coordinator dies.
+    case coordinatorCrash = "coordinator-crash"
+    /// A process is halted for longer than any lease.
+    case pause
+    /// A process's clock jumps forward.
+    case clockJump = "clock-jump"
+    /// The coordinator's disk is full for a while.
+    case diskFull = "disk-full"
+    /// A crash damages what was being written.
+    case tornWrite = "torn-write"
+    /// A bit of a gradient flips in memory.
+    case bitFlip = "bit-flip"
+    /// Every trainer dies at once, between commit and apply where that can be had.
+    case allHoldersDie = "all-holders-die"
+    /// A worker of another numerics class wants to take part.
+    case wrongNumerics = "wrong-numerics"
+    /// Many trainers come at once.
+    case massJoin = "mass-join"
+    /// Many trainers leave at once, some asking first.
+    case massLeave = "mass-leave"
+    /// A second coordinator starts while the first is halted, and both go on.
+    case twoCoordinators = "two-coordinators"
+    /// A worker of an older version comes.
+    case oldVersion = "old-version"
+    /// Strangers and workers send what no machine of ours would.
+    case hostile
+}
+
+/// A simulated cluster and what happens to it; equal configurations run equally.
+public struct SimulationConfiguration: Sendable {
+    /// Seed of everything that is drawn.
+    public var seed: UInt64
+    /// Trainers at the start.
+    public var trainers: Int
+    /// Evaluators at the start.
+    public var evaluators: Int
+    /// Slots in a step.
+    public var slots: Int
+    /// Optimizer steps of the run.
+    public var steps: Int
+    /// Blocks of an effect.
+    public var blocks: Int
+    /// Steps between checkpoints.
+    public var checkpointEvery: Int
+    /// What may go wrong.
+    public var faults: Set<Fault>
+    /// Keeps the last events as text.
+    public var isTraced: Bool
+
+    /// Describes a cluster; slots follow the trainers where they are not given.
+    public init(
+        seed: UInt64, trainers: Int, evaluators: Int = 1, slots: Int? = nil, steps: Int,
+        blocks: Int = 3, checkpointEvery: Int = 10, faults: Set<Fault> = Set(Fault.allCases),
+        isTraced: Bool = false
+    ) {
+        self.seed = seed
+        self.trainers = trainers
+        self.evaluators = evaluators
+        self.slots = slots ?? max(1, min(trainers, 256))
+        self.steps = steps
+        self.blocks = blocks
+        self.checkpointEvery = checkpointEvery
+        self.faults = faults
+        self.isTraced = isTraced
+    }
+}
+
+/// A promise that was broken.
+public struct Violation: Error, Sendable, CustomStringConvertible {
+    /// Name in the list of invariants: `S1` to `S12`, `L1` to `L3`.
+    public let invariant: String
+    /// What was seen.
+    public let text: String
+    /// Seconds of simulated time.
+    public let seconds: Double
+
+    /// One line.
+    public var description: String {
+        "\(invariant) at \(String(Int(seconds * 1000))) ms: \(text)"
+    }
+}
+
+/// What came of a simulated run.
+public struct SimulationResult: Sendable {
+    /// The first broken promise.
+    public var violation: Violation?
+    /// Steps in the ledger.
+    public var steps: Int
+    /// Events handled.
+    public var events: Int
+    /// Simulated seconds.
+    public var seconds: Double
+    /// How often each fault struck.
+    public var strikes: [Fault: Int]
+    /// Coordinator starts.
+    public var terms: Int
+    /// Slots computed, also those computed again.
+    public var slotsComputed: Int
+    /// Steps done again after a loss of state.
+    public var stepsRedone: Int
+    /// The last events, when traced.
+    public var trace: [String]
+}
