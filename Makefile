@@ -1,5 +1,5 @@
 # make demo and make test do everything; the rest are their parts.
-.PHONY: setup build demo test lint format bench clean help
+.PHONY: setup build demo test simulate chaos lint format bench clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is.
@@ -17,6 +17,15 @@ demo: build ## Make data, train on a local cluster, break it, resume it, show th
 test: setup ## Run every test, or those that match: make test FILTER=TripletLossTests.
 	@scripts/build.sh tests
 	@scripts/test.sh "$(FILTER)"
+
+simulate: build ## Simulate 10,000 trainers, and 1,000 small clusters, under every fault.
+	@.build/release/lineup simulate --seed 1 --workers 10000 --steps 20
+	@.build/release/lineup simulate --seed 1 --seeds 1000 --steps 200
+
+chaos: setup ## Break real clusters for a while and compare: make chaos MINUTES=10.
+	@scripts/build.sh tests
+	@LINEUP_CHAOS_MINUTES=$${MINUTES:-10} LINEUP_TEST_SECONDS=$$((60 * $${MINUTES:-10} + 600)) \
+		scripts/test.sh ChaosTests
 
 lint: ## Check format and doc comments.
 	@scripts/lint.sh

@@ -29,6 +29,12 @@ func tests(
         swiftSettings: shared)
 }
 
+func planted(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: "Tests/Planted/\(name)",
+        swiftSettings: shared + [.define("PLANTED_BUGS")])
+}
+
 let log = Target.Dependency.product(name: "Logging", package: "swift-log")
 let protobuf = Target.Dependency.product(name: "SwiftProtobuf", package: "swift-protobuf")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -114,7 +120,10 @@ let package = Package(
         tests("SettingsTests", ["Settings", "Basics"]),
         tests("ProtocolTests", ["Protocol", "Basics", protobuf]),
         tests("ClusterCoreTests", ["ClusterCore", "Protocol", "Basics"]),
-        tests("SimulationTests", ["Simulation"]),
+        // The same sources with mistakes planted in them, for the tests that must find them.
+        planted("ClusterCorePlanted", ["Basics", "Protocol"]),
+        planted("SimulationPlanted", ["Basics", "Protocol", "ClusterCorePlanted"]),
+        tests("SimulationTests", ["Simulation", "SimulationPlanted", "ClusterCorePlanted"]),
         tests("TransportTests", ["Transport", "Protocol", "Basics"]),
         tests("StorageTests", ["Storage", "Basics", database], fixtures: true),
         tests("ImagesTests", ["Images", "Basics"], fixtures: true),

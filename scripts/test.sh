@@ -20,7 +20,8 @@ status=0
 if [ -n "$filter" ]; then
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
-    timeout 900 swift test "${flags[@]}" --no-parallel --filter "$filter" </dev/null 2>&1 | tee "$log"
+    timeout "${LINEUP_TEST_SECONDS:-900}" \
+        swift test "${flags[@]}" --no-parallel --filter "$filter" </dev/null 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     if grep -qE 'Test run with 0 tests|No matching test' "$log"; then
         fail "no test matches '$filter'; 'swift test list -c release --skip-build' names them all"

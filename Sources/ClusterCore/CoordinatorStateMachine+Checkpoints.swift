@@ -53,6 +53,23 @@ extension CoordinatorStateMachine {
         }
     }
 
+    /// A checkpoint that a worker could not load was read again.
+    public mutating func checkpointVerified(
+        _ checkpoint: DurableCheckpoint, isWhole: Bool, now: Duration
+    ) -> [CoordinatorAction] {
+        if doubted == checkpoint.file { doubted = nil }
+        var actions: [CoordinatorAction] = []
+        if !isWhole {
+            durable.removeAll { $0.file == checkpoint.file }
+            actions.append(
+                .event(
+                    kind: "checkpoint_skipped", severity: .warning,
+                    text: "checkpoint \(checkpoint.file) is damaged and not used"))
+        }
+        guard case .gathering = phase else { return actions }
+        return actions + boundary(now: now)
+    }
+
     /// A piece of a checkpoint has come from its sender.
     public mutating func checkpointPieceReceived(step: Int, now: Duration) {
         if pending?.step == step { pending!.movedAt = now }

@@ -70,6 +70,11 @@ extension CoordinatorStateMachine {
                 .send(.evaluationAck(ack), to: worker),
             ]
         }
+        #if PLANTED_BUGS
+            if Planted.has(.evaluationRowUnchecked) {
+                return [.recordEvaluation(rows, from: worker)]
+            }
+        #endif
         guard let checkpoint = durable.last(where: { $0.step == step && !$0.isRecovery }),
             checkpoint.digest == rows.checkpointDigest,
             configuration.evaluationSets.contains(rows.set)

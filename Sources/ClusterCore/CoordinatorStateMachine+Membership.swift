@@ -32,6 +32,11 @@ extension CoordinatorStateMachine {
         if case .ended = phase, hello.role != .observer {
             return refuse(.ended, "the run has ended")
         }
+        #if PLANTED_BUGS
+            if Planted.has(.olderCoordinatorRefuses), hello.stateStep > UInt64(tip.step) {
+                return refuse(.history, "worker \(worker) is ahead of the ledger")
+            }
+        #endif
         // Somebody may have started another coordinator of this run: the ledger knows.
         if hello.term > term { return [.readTerm(worker)] }
         if quarantined.contains(worker) {
@@ -113,11 +118,16 @@ extension CoordinatorStateMachine {
                     + "run's has \(configuration.datasetDigest.hex): give it the run's data with "
                     + "--data-root")
         }
+        #if PLANTED_BUGS
+            let isAnyClass = Planted.has(.numericsNotCompared)
+        #else
+            let isAnyClass = false
+        #endif
         var actions: [CoordinatorAction] = []
         if numericsClass.isEmpty {
             numericsClass = message.numerics.description_p
             actions.append(.recordNumerics(numericsClass))
-        } else if numericsClass != message.numerics.description_p {
+        } else if numericsClass != message.numerics.description_p, !isAnyClass {
             let text =
                 "worker \(worker) computes in class '\(message.numerics.description_p)', the run "
                 + "in '\(numericsClass)': their bits differ"
@@ -172,8 +182,7 @@ extension CoordinatorStateMachine {
         let holders = standby.all.filter { holdsTip($0) }.prefix(membersMax)
         guard !holders.isEmpty else { return [] }
         // A checkpoint that is due and lies behind must still be kept aside by somebody.
-        let stored = durable.last { !$0.isRecovery }?.step ?? -1
-        let due = stride(from: tip.step - 1, to: stored, by: -1).first { isCheckpointStep($0) }
+        let due = dueCheckpoint
         let keepers = due.map { step in
             standby.all.filter { workers[$0]!.hello.copies.contains(UInt64(step)) }
         }
@@ -205,6 +214,15 @@ extension CoordinatorStateMachine {
         generation += 1
         phase = .holding
         return actions + [membersEvent] + commitToMembers()
+    }
+
+    /// A step before the last commit whose checkpoint is not stored.
+    private var dueCheckpoint: Int? {
+        #if PLANTED_BUGS
+            if Planted.has(.dueCheckpointForgotten) { return nil }
+        #endif
+        let stored = durable.last { !$0.isRecovery }?.step ?? -1
+        return stride(from: tip.step - 1, to: stored, by: -1).first { isCheckpointStep($0) }
     }
 
     var membersEvent: CoordinatorAction {
@@ -343,8 +361,16 @@ extension CoordinatorStateMachine {
             standby.append(worker)
             return [event] + releaseJoin()
         case .loading:
-            // Nothing else holds this state.
-            return [event] + expel(worker, why: why, now: now)
+            workers[worker]!.stage = .prepared
+            standby.append(worker)
+            // Either the file is damaged, or this worker cannot reach it.
+            guard
+                let checkpoint = durable.last(where: {
+                    $0.file == workers[worker]!.load.file && $0.step == cursor
+                }), doubted == nil
+            else { return [event] + loadingSettled(now: now) }
+            doubted = checkpoint.file
+            return [event, .verifyCheckpoint(checkpoint)] + loadingSettled(now: now)
         default: return []
         }
     }
@@ -359,6 +385,14 @@ extension CoordinatorStateMachine {
         switch joiner.stage {
         case .following:
             leaveJoin(worker)
+            #if PLANTED_BUGS
+                if Planted.has(.joinerEntersInMidStep), phase == .stepping {
+                    followers.remove(worker)
+                    roster.append(worker)
+                    workers[worker]!.stage = .member
+                    return releaseJoin() + replan(now: now)
+                }
+            #endif
             return releaseJoin()
         case .loading:
             workers[worker]!.stage = .member
@@ -388,6 +422,13 @@ extension CoordinatorStateMachine {
             return workerGone(worker, why: message.reason, failed: message.failed, now: now)
         }
         workers[worker]!.isLeaving = true
+        #if PLANTED_BUGS
+            if Planted.has(.drainDropsLease), phase == .stepping, roster.count > 1 {
+                return [.send(.stop(Self.stop(.drained, "asked to stop")), to: worker)]
+                    + workerGone(
+                        worker, why: "asked to stop", failed: false, isSettled: false, now: now)
+            }
+        #endif
         guard workers[worker]!.stage == .member else { return dismiss(worker, now: now) }
         if case .holding = phase { return boundary(now: now) }
         return []

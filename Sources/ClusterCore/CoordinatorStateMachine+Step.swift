@@ -15,6 +15,7 @@ extension CoordinatorStateMachine {
         flight = StepInFlight(
             step: step, samples: samples(step), scalars: scalars,
             slotCount: configuration.slotCount, now: now)
+        flightCount += 1
         flight!.donor = join?.step == cursor ? join!.donor : ""
         leaseAll(now: now)
         phase = .stepping
@@ -162,7 +163,11 @@ extension CoordinatorStateMachine {
     /// Something about the step has changed: a new generation, in which everybody says READY anew.
     mutating func replan(now: Duration) -> [CoordinatorAction] {
         generation += 1
+        #if PLANTED_BUGS
+            if Planted.has(.readyKeptAcrossGenerations) { return sendPlan(now: now) }
+        #endif
         flight!.ready = [:]
+        flight!.listenersReady = [:]
         return sendPlan(now: now)
     }
 
@@ -199,6 +204,11 @@ extension CoordinatorStateMachine {
         let event = CoordinatorAction.event(
             kind: "quarantined", severity: .error,
             text: "\(id) computes wrongly and is not used any more: \(why)")
+        #if PLANTED_BUGS
+            if Planted.has(.quarantinedResultKept) {
+                return [event] + expel(id, why: Self.quarantineReason, now: now)
+            }
+        #endif
         if phase == .stepping {
             flight!.forget(id)
             flight!.fold += 1
@@ -233,10 +243,19 @@ extension CoordinatorStateMachine {
         else { return [] }
         switch workers[worker]!.stage {
         case .following:
-            flight!.listenersReady[worker] = ready.effectDigest
+            // What was staged before the step was folded again is gone.
+            // So is a state that it has been told to replace.
+            if ready.generation == generation, workers[worker]!.hasLoaded {
+                flight!.listenersReady[worker] = ready.effectDigest
+            }
             return []
         case .member:
-            guard ready.generation == generation else { return [] }
+            #if PLANTED_BUGS
+                let isAnyGeneration = Planted.has(.generationNotCompared)
+            #else
+                let isAnyGeneration = false
+            #endif
+            guard ready.generation == generation || isAnyGeneration else { return [] }
             flight!.ready[worker] = ready
             flight!.movedAt = now
             return commitIfReady(now: now)
@@ -245,9 +264,15 @@ extension CoordinatorStateMachine {
     }
 
     private mutating func commitIfReady(now: Duration) -> [CoordinatorAction] {
-        guard phase == .stepping, flight!.hasAllResults, flight!.ready.count == roster.count
+        #if PLANTED_BUGS
+            let missing = Planted.has(.commitWithoutEveryMember) && roster.count > 1 ? 1 : 0
+            let readyCount = roster.count - missing
+        #else
+            let readyCount = roster.count
+        #endif
+        guard phase == .stepping, flight!.hasAllResults, flight!.ready.count >= readyCount
         else { return [] }
-        let members = roster.all
+        let members = roster.all.filter { flight!.ready[$0] != nil }
         let first = flight!.ready[members[0]]!
         for member in members {
             let ready = flight!.ready[member]!
@@ -266,6 +291,16 @@ extension CoordinatorStateMachine {
         guard actions.isEmpty else { return actions }
         let record = record(digest: first, now: now)
         phase = .committing
+        #if PLANTED_BUGS
+            if Planted.has(.redoWritesRows) { return [.commit(record)] }
+            if Planted.has(.commitBeforeLedger), flight!.step > tip.step {
+                var early = WireCommit()
+                early.term = term
+                early.step = UInt64(record.step)
+                early.digest = record.digest
+                return roster.all.map { .send(.commit(early), to: $0) } + [.commit(record)]
+            }
+        #endif
         return flight!.step <= tip.step ? [.compareRedone(record)] : [.commit(record)]
     }
 
@@ -323,10 +358,15 @@ extension CoordinatorStateMachine {
 
     private func record(digest ready: WireReady, now: Duration) -> StepRecord {
         let flight = flight!
-        let claims = (0..<configuration.slotCount).map { flight.result(of: $0)! }
-        let batches = claims.enumerated().map { slot, claim in
+        #if PLANTED_BUGS
+            let known = (0..<configuration.slotCount).compactMap { flight.result(of: $0) }
+            let claims = (0..<configuration.slotCount).map { flight.result(of: $0) ?? known[0] }
+        #else
+            let claims = (0..<configuration.slotCount).map { flight.result(of: $0)! }
+        #endif
+        let batches = claims.map { claim in
             StepRecord.MiniBatch(
-                slot: slot, worker: claim.worker, attempt: claim.attempt,
+                slot: Int(claim.done.slot), worker: claim.worker, attempt: claim.attempt,
                 loss: Float(bitPattern: claim.done.loss),
                 decodeSeconds: claim.done.decodeSeconds,
                 computeSeconds: claim.done.computeSeconds)

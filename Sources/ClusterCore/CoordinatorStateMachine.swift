@@ -114,6 +114,8 @@ public struct CoordinatorStateMachine: Sendable {
     var expectedBack: Set<String>
     var join: Join?
     var quarantined = Roll()
+    /// A checkpoint that could not be loaded, while it is read again.
+    var doubted: String?
     var durable: [DurableCheckpoint]
     var pending: PendingCheckpoint?
     var queue: EvaluationQueue
@@ -150,12 +152,18 @@ public struct CoordinatorStateMachine: Sendable {
         self.source = source
         term = recovery.term
         loads = recovery.term << 32
+        #if PLANTED_BUGS
+            if Planted.has(.loadNumberReused) { loads = 0 }
+        #endif
         firstStep = recovery.committedStep
         durable = recovery.checkpoints
         tip = Tip(
             step: recovery.committedStep, history: recovery.committedHistory,
             digest: recovery.committedDigest, previousHistory: recovery.previousHistory)
         for id in recovery.quarantined { quarantined.append(id) }
+        #if PLANTED_BUGS
+            if Planted.has(.quarantineForgotten) { quarantined = Roll() }
+        #endif
         expectedBack = Set(recovery.liveTrainers).subtracting(recovery.quarantined)
         let newest = recovery.checkpoints.last
         cursor = newest?.step ?? 0
@@ -185,9 +193,6 @@ public struct CoordinatorStateMachine: Sendable {
     /// Why a worker left whose results are not used any more; the ledger keeps it.
     public static let quarantineReason = "it computes wrongly"
 
-    /// Workers whose results are not used any more.
-    public var quarantinedWorkers: [String] { quarantined.all }
-
     /// Membership that READY is counted in.
     public var currentGeneration: UInt64 { generation }
 
@@ -200,6 +205,9 @@ public struct CoordinatorStateMachine: Sendable {
                 && flight.result(of: $0) == nil
         }
     }
+
+    /// How often a step was begun in this term.
+    public internal(set) var flightCount = 0
 
     /// Everything that is kept of workers, for limits on memory.
     public var workerCount: Int { workers.count }
@@ -217,6 +225,13 @@ public struct CoordinatorStateMachine: Sendable {
         _ body: WireBody, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         if case .hello(let hello) = body { return helloReceived(hello, from: worker, now: now) }
+        #if PLANTED_BUGS
+            if Planted.has(.strangerHeard), workers[worker] == nil {
+                var hello = WireHello()
+                hello.role = .evaluator
+                workers[worker] = Worker(hello: hello, lastHeard: now, toldAt: now)
+            }
+        #endif
         guard let role = workers[worker]?.hello.role else {
             // A worker of an earlier term, or one that was expelled: it starts over.
             return [.send(.stop(Self.stop(.expelled, "say HELLO again")), to: worker)]
@@ -325,6 +340,12 @@ public struct CoordinatorStateMachine: Sendable {
 
     // MARK: The boundary between two steps
 
+    #if PLANTED_BUGS
+        private var ignoresLag: Bool { Planted.has(.checkpointLagIgnored) }
+    #else
+        private var ignoresLag: Bool { false }
+    #endif
+
     /// Decides what happens next at a step boundary; every path between steps leads through here.
     mutating func boundary(now: Duration) -> [CoordinatorAction] {
         if case .ended = phase { return [] }
@@ -344,7 +365,7 @@ public struct CoordinatorStateMachine: Sendable {
         }
         if isDraining { return actions + drainAtBoundary(now: now) }
         if cursor == configuration.totalSteps { return actions + finishTraining(now: now) }
-        if let pending {
+        if let pending, !ignoresLag {
             let nextIsDue = isCheckpointStep(cursor) && pending.step != cursor
             if nextIsDue || cursor + 1 > pending.step + configuration.checkpointMaxLagSteps {
                 phase = .holding
@@ -362,6 +383,7 @@ public struct CoordinatorStateMachine: Sendable {
             firstPreparedAt = nil
             return []
         }
+        guard doubted == nil else { return [] }
         let waited = now - (firstPreparedAt ?? now)
         guard
             standby.count >= min(configuration.expectedTrainers, membersMax)

@@ -191,6 +191,8 @@ public enum CoordinatorAction: Sendable, Equatable {
     case workerLeft(String, why: String)
     /// The first worker's numerics class is the run's from now on.
     case recordNumerics(String)
+    /// Read a checkpoint again, then report ``CoordinatorStateMachine/checkpointVerified(_:isWhole:now:)``.
+    case verifyCheckpoint(DurableCheckpoint)
     /// Recovery snapshots of older steps than this serve nobody any more.
     case dropRecoverySnapshots(before: Int)
     /// Read the ledger's term, then report ``CoordinatorStateMachine/termRead(_:for:now:)``.

@@ -131,6 +131,13 @@ public struct ExchangeStateMachine: Sendable {
             let theirs = done.filter { owner(of: $0) == other }
             if !theirs.isEmpty { actions.append(.broadcast(blocks: theirs, to: [other])) }
         }
+        #if PLANTED_BUGS
+            if Planted.has(.partialLostAtOwnerChange), sharesSent {
+                for block in finished.indices where owner(of: block) == me {
+                    if !partials[block].isEmpty { partials[block] = [SlotRun(0, slotCount)] }
+                }
+            }
+        #endif
         if sharesSent { actions += share() }
         // Blocks that became this member's may be foldable from partials parked before.
         actions += settle(finished.indices.filter { !finished[$0] && owner(of: $0) == me })

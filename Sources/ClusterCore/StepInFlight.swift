@@ -62,7 +62,7 @@ struct StepInFlight: Sendable {
     }
 
     var slotCount: Int { leases.count }
-    var hasAllResults: Bool { resultCount == slotCount }
+    var hasAllResults: Bool { resultCount >= slotCount }
 
     func result(of slot: Int) -> Claim? { claims[slot].first }
 
@@ -72,7 +72,11 @@ struct StepInFlight: Sendable {
     }
 
     mutating func lease(_ slot: Int, to worker: String, now: Duration) {
-        attempts[slot] += 1
+        #if PLANTED_BUGS
+            if !Planted.has(.leaseWithoutAttempt) || attempts[slot] == 0 { attempts[slot] += 1 }
+        #else
+            attempts[slot] += 1
+        #endif
         leases[slot].append(Lease(worker: worker, attempt: attempts[slot], since: now))
         grants[slot][worker] = attempts[slot]
     }
@@ -99,6 +103,9 @@ struct StepInFlight: Sendable {
     mutating func record(_ claim: Claim, slot: Int) -> Bool {
         guard !claims[slot].contains(where: { $0.worker == claim.worker }) else { return false }
         claims[slot].append(claim)
+        #if PLANTED_BUGS
+            if Planted.has(.slotCountedTwice), claims[slot].count > 1 { resultCount += 1 }
+        #endif
         guard claims[slot].count == 1 else { return false }
         resultCount += 1
         return true

@@ -42,6 +42,8 @@ public enum TrainerAction: Sendable, Equatable {
     case keepForJoiners(step: Int)
     /// Joiners have what they need.
     case releaseForJoiners(step: Int)
+    /// Something that people should know.
+    case note(String)
     /// The trainer's work is over.
     case leave(WireStop)
     /// The coordinator does not want this worker.

@@ -103,6 +103,11 @@ public struct TrainerStateMachine: Sendable {
     /// Step whose effect was applied last.
     public var step: Int { appliedStep }
 
+    /// Whether it gets the effect of the step in hand without taking part in it.
+    public var isListening: Bool {
+        work.map { work in !work.plan.members.contains { $0.worker == me } } ?? false
+    }
+
     /// How often the step in hand was folded before.
     public var fold: Int { work?.fold ?? 0 }
 
@@ -286,6 +291,9 @@ public struct TrainerStateMachine: Sendable {
         case .releaseCheckpoint(let message):
             let step = Int(clamping: message.step)
             guard message.donation else {
+                #if PLANTED_BUGS
+                    if Planted.has(.copiesKeptForever) { return [] }
+                #endif
                 copies = copies.filter { $0 > step }
                 return [.releaseSnapshot(step: step)]
             }
@@ -302,6 +310,9 @@ public struct TrainerStateMachine: Sendable {
         let digests = (welcome.settingsDigest, welcome.datasetDigest)
         if welcome.term > standing.term {
             standing = Standing(term: welcome.term, generation: 0)
+            #if PLANTED_BUGS
+                if Planted.has(.stagedEffectDropped), !isApplying { work = nil }
+            #endif
             // It knows nothing of a LOAD under way.
             if phase == .loading { letGo(.standingBy) }
         }
@@ -352,6 +363,8 @@ public struct TrainerStateMachine: Sendable {
             if phase == .loading { return awaited }
             return phase == .active ? [.send(.stateLoaded(loaded))] : []
         }
+        // Numbers only grow, across terms too: an older one was overtaken.
+        guard load.number > self.load.number else { return [] }
         if isApplying {
             pendingLoad = load
             return []
@@ -380,6 +393,9 @@ public struct TrainerStateMachine: Sendable {
         return message
     }
     private var loadedDigest: UInt64 = 0
+    #if PLANTED_BUGS
+        private var lastCommit: WireCommit?
+    #endif
 
     /// The state is there.
     public mutating func stateLoaded(step: Int, digest: UInt64, epoch: Int) -> [TrainerAction] {
@@ -423,6 +439,10 @@ public struct TrainerStateMachine: Sendable {
 
     private mutating func commitReceived(_ commit: WireCommit) -> [TrainerAction] {
         guard commit.term >= standing.term else { return [] }
+        #if PLANTED_BUGS
+            lastCommit = commit
+            defer { lastCommit = nil }
+        #endif
         keep(commit)
         return advance()
     }
@@ -439,21 +459,22 @@ public struct TrainerStateMachine: Sendable {
             guard let plan = plans.removeValue(forKey: appliedStep + 1) else { return [] }
             return begin(plan)
         }
+        #if PLANTED_BUGS
+            if Planted.has(.staleCommit), lastCommit != nil, work.digest != nil {
+                isApplying = true
+                return [.apply(step: work.step, scalars: work.plan.scalars, epoch: epoch)]
+            }
+        #endif
         guard let commit = commits[work.step], let digest = work.digest else { return [] }
         guard digest == commit.digest else {
-            if !work.plan.members.contains(where: { $0.worker == me }) {
-                // A joiner's own copy is wrong: it begins anew, with the next HELLO.
-                letGo(.standingBy)
-                load = WireLoadState()
-                isWelcome = false
-                return []
-            }
-            phase = .gone
-            return [
-                .fail(
-                    "step \(commit.step) was committed with digest \(commit.digest.hex), this "
-                        + "worker staged \(digest.hex); its state is not used any more")
-            ]
+            // Members agreed without this worker: its own numbers are wrong, and it begins anew.
+            let text =
+                "step \(commit.step) was committed with digest \(commit.digest.hex), this worker "
+                + "staged \(digest.hex); it gets the state anew"
+            letGo(.standingBy)
+            isWelcome = false
+            helloAt = nil
+            return [.note(text)]
         }
         isApplying = true
         return [.apply(step: work.step, scalars: work.plan.scalars, epoch: epoch)]
@@ -648,8 +669,7 @@ public struct TrainerStateMachine: Sendable {
 
     /// Whether this trainer may lie some steps behind the others.
     private var isBehind: Bool {
-        guard phase == .active, let work else { return true }
-        return !work.plan.members.contains { $0.worker == me }
+        phase != .active || work == nil || isListening
     }
 
     /// Whether a partial that arrived is to be kept; report it kept with
@@ -722,6 +742,15 @@ public struct TrainerStateMachine: Sendable {
         ready.step = work.plan.step
         ready.effectDigest = digest
         ready.stateDigest = work.stateDigest
+        #if PLANTED_BUGS
+            if Planted.has(.applyOnReady) {
+                isApplying = true
+                return [
+                    .send(.ready(ready)),
+                    .apply(step: work.step, scalars: work.plan.scalars, epoch: epoch),
+                ]
+            }
+        #endif
         return [.send(.ready(ready))]
     }
 

@@ -277,6 +277,7 @@ public final class CoordinatorShell {
         case .recordNumerics(let text):
             record { try ledger.setNumericsClasses(training: text) }
         case .forget: break
+        case .verifyCheckpoint(let checkpoint): verify(checkpoint)
         case .dropRecoverySnapshots(let step): dropRecoverySnapshots(before: step)
         case .event(let kind, let severity, let text):
             note(kind: kind, severity: severity, text: text)
@@ -284,6 +285,16 @@ public final class CoordinatorShell {
         case .readTerm(let worker): readTerm(for: worker)
         case .finish(let outcome): self.outcome = outcome
         }
+    }
+
+    /// Reads a checkpoint that a worker could not load.
+    private func verify(_ checkpoint: DurableCheckpoint) {
+        let store = CheckpointStore(
+            directory: checkpoint.isRecovery ? folder.recovery : folder.checkpoints)
+        let reader = try? store.open(step: checkpoint.step)
+        perform(
+            machine.checkpointVerified(
+                checkpoint, isWhole: reader?.digests.state == checkpoint.digest, now: now))
     }
 
     private func readTerm(for worker: String) {
@@ -338,6 +349,10 @@ public final class CoordinatorShell {
 
     private func compare(_ record: ClusterCore.StepRecord) {
         do {
+            // What is redone writes nothing, so that the ledger itself refuses nobody.
+            guard try ledger.reader.run()?.term == ledger.term else {
+                return perform(machine.ledgerRefused())
+            }
             let stored = try ledger.reader.digest(ofStep: record.step)
             perform(
                 machine.stepCompared(record, matches: stored == record.digest, now: now))

@@ -1,6 +1,11 @@
 internal import Basics
-internal import ClusterCore
 internal import Protocol
+
+#if PLANTED_BUGS
+    internal import ClusterCorePlanted
+#else
+    internal import ClusterCore
+#endif
 
 /// The ledger of a simulated run: transactions are whole or not at all, and survive every crash.
 struct SimulatedLedger {
@@ -15,6 +20,9 @@ struct SimulatedLedger {
 
     /// Begins a term; older ones can write nothing any more.
     mutating func beginTerm() -> UInt64 {
+        #if PLANTED_BUGS
+            if Planted.has(.coordinatorsShareTerm), term > 0 { return term }
+        #endif
         term += 1
         return term
     }

@@ -1,6 +1,11 @@
 internal import Basics
-internal import ClusterCore
 internal import Protocol
+
+#if PLANTED_BUGS
+    internal import ClusterCorePlanted
+#else
+    internal import ClusterCore
+#endif
 
 /// What trainers send each other.
 enum Packet {
@@ -44,6 +49,10 @@ struct TrainerModel {
     var ready: WireReady?
     var numerics = "class"
     var version = "test"
+    /// What another numerics class changes in every slot.
+    var wrongness: UInt64 { numerics == "class" ? 0 : 1 }
+    /// Whether a bit flips in every effect, as with broken memory.
+    var isFaulty = false
     /// A bit that flips in the next effect.
     var flip: UInt64 = 0
     /// Blocks of the effect that are no longer what was folded.

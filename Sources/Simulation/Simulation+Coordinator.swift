@@ -1,6 +1,11 @@
 internal import Basics
-internal import ClusterCore
 internal import Protocol
+
+#if PLANTED_BUGS
+    internal import ClusterCorePlanted
+#else
+    internal import ClusterCore
+#endif
 
 /// What a coordinator's shell does: ledger, checkpoint folder, sockets.
 extension Simulation {
@@ -12,6 +17,7 @@ extension Simulation {
     private func perform(_ action: CoordinatorAction, by process: CoordinatorProcess) {
         switch action {
         case .send(let body, let name):
+            if case .plan(let plan) = body { checkPlan(plan, process) }
             if let worker = names[name] { sendDown(body, to: worker, from: process) }
         case .commit(let record):
             push(.ledgerWrite(process.index, record), after: draw(100, 1500))
@@ -19,8 +25,20 @@ extension Simulation {
             push(.compared(process.index, record), after: draw(50, 500))
         case .workerJoined(let hello):
             if hello.role == .trainer { ledger.joined(hello.worker) }
-        case .workerLeft(let name, let why): ledger.left(name, why: why)
+        case .workerLeft(let name, let why):
+            ledger.left(name, why: why)
+            guard why == CoordinatorStateMachine.quarantineReason else { return }
+            quarantined.insert(name)
+            // The moment at which a coordinator's memory matters.
+            if !isHealed, configuration.faults.contains(.coordinatorCrash), chance(50) {
+                killCoordinator(process)
+            }
         case .recordNumerics(let text): ledger.numericsClass = text
+        case .verifyCheckpoint(let checkpoint):
+            let isWhole = disk.files[checkpoint.file]?.isWhole ?? false
+            perform(
+                process.machine.checkpointVerified(
+                    checkpoint, isWhole: isWhole, now: time(of: process)), by: process)
         case .dropRecoverySnapshots(let step): disk.dropRecoverySnapshots(before: step)
         case .readTerm(let name):
             perform(
@@ -29,9 +47,6 @@ extension Simulation {
         case .forget: break
         case .event(let kind, _, let text):
             note("coordinator \(process.index): \(kind): \(text)")
-            if kind == "quarantined" {
-                quarantined.formUnion(process.machine.quarantinedWorkers)
-            }
         case .recordEvaluation(let rows, let worker):
             recordEvaluation(rows, from: worker, by: process)
         case .finish(let outcome): finish(outcome, process)
@@ -56,10 +71,12 @@ extension Simulation {
         }
     }
 
-    /// Whoever looks after the cluster starts it again.
+    /// Whoever looks after the cluster starts it again, with the workers that were told to stop.
     private func restartAfterEnd() {
         guard coordinator == nil else { return }
         restartCoordinator()
+        for _ in 0..<configuration.trainers { push(.spawn, after: draw(1, 4) * Self.second) }
+        if configuration.evaluators > 0 { push(.spawnEvaluator, after: Self.second) }
     }
 
     func handleStorage(_ event: Event, at process: CoordinatorProcess) {
@@ -70,6 +87,9 @@ extension Simulation {
                 process.machine.stepCommitted(record, now: time(of: process)), by: process)
         case .compared(_, let record):
             stepsRedone += 1
+            guard process.term == ledger.term else {
+                return perform(process.machine.ledgerRefused(), by: process)
+            }
             if isLoneFlip(record, process) { return }
             let matches = ledger.steps[record.step - 1].digest == record.digest
             if !matches {
@@ -139,6 +159,9 @@ extension Simulation {
                 by: process)
             return
         }
+        #if PLANTED_BUGS
+            if Planted.has(.checkpointRowBeforeRename) { return list(file, process) }
+        #endif
         push(.checkpointAppears(process.index, file), after: draw(200, 5000))
     }
 

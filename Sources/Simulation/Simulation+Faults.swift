@@ -1,6 +1,11 @@
 internal import Basics
-internal import ClusterCore
 internal import Protocol
+
+#if PLANTED_BUGS
+    internal import ClusterCorePlanted
+#else
+    internal import ClusterCore
+#endif
 
 /// What the network does to messages for a while.
 struct Weather {
@@ -116,6 +121,11 @@ extension Simulation {
                 let index = names[name]
             else { return false }
             workers[index].trainer?.flip = 1 << UInt64(random.index(below: 64))
+            // One of many may do so at every step; the others are the majority.
+            let isLone = !workers.contains { $0.trainer?.isFaulty ?? false }
+            if chance(30), isLone, process.machine.members.count >= 4 {
+                workers[index].trainer?.isFaulty = true
+            }
         case .allHoldersDie: killsAtCommit = true
         case .wrongNumerics: spawnTrainer(numerics: "other")
         case .massJoin:
@@ -178,7 +188,7 @@ extension Simulation {
     private func attack() {
         let name = "stranger-\(random.index(below: 1000))"
         push(.stranger(hostileBody(name), name: name), after: latency())
-        guard let member = anyTrainer(), member.trainer != nil else { return }
+        guard let member = anyWorker() else { return }
         sendUp(garbage(), from: member)
     }
 
@@ -229,8 +239,8 @@ extension Simulation {
             return .slotReturned(message)
         case 6:
             var message = WireEvaluationRows()
-            message.step = .max
-            message.set = "no_set"
+            message.step = chance(50) ? .max : UInt64(ledger.steps.count)
+            message.set = chance(50) ? "no_set" : "val_eval"
             return .evaluationRows(message)
         default:
             var message = WireStateAwaited()
@@ -255,11 +265,15 @@ extension Simulation {
         for worker in workers where worker.isAlive {
             worker.haltedUntil = min(worker.haltedUntil, now + Self.second)
             worker.dripUntil = 0
+            worker.trainer?.flip = 0
+            if worker.trainer?.isFaulty ?? false { kill(worker) }
             if let link = worker.link, link.isDead { reset(link) }
         }
         if coordinator == nil { restartCoordinator() }
-        let drained = trainersAlive.allSatisfy { $0.drainedAt != nil }
-        if drained || trainersAlive.count < 2 {
+        let staying = trainersAlive.filter {
+            $0.drainedAt == nil && $0.trainer!.numerics == "class" && $0.trainer!.version == "test"
+        }
+        if staying.count < 2 {
             spawnTrainer()
             spawnTrainer()
         }

@@ -1,6 +1,11 @@
 internal import Basics
-internal import ClusterCore
 internal import Protocol
+
+#if PLANTED_BUGS
+    internal import ClusterCorePlanted
+#else
+    internal import ClusterCore
+#endif
 
 /// The promises, checked where they could be broken.
 extension Simulation {
@@ -8,6 +13,10 @@ extension Simulation {
     func checkCommit(_ record: StepRecord, _ process: CoordinatorProcess) {
         guard process.term == ledger.term else { return }
         checkMembers(record, process)
+        let due = (record.step - 3) / configuration.checkpointEvery * configuration.checkpointEvery
+        if record.step > 2, ledger.checkpoints[due] == nil {
+            fail("S8", "step \(record.step) is committed before the checkpoint of step \(due)")
+        }
         let slots = record.miniBatches.map(\.slot)
         if slots != Array(0..<configuration.slots) || record.samples != configuration.slots {
             fail("S3", "step \(record.step) has results of slots \(slots)")
@@ -21,6 +30,54 @@ extension Simulation {
             if batch.loss != expected {
                 fail("S12", "step \(record.step), slot \(batch.slot): loss \(batch.loss)")
             }
+        }
+    }
+
+    /// S4 and S6: members hold what a plan stands on, and no two leases of a slot are the same.
+    func checkPlan(_ plan: WirePlan, _ process: CoordinatorProcess) {
+        let key = (plan.term, plan.generation, plan.step)
+        guard key != lastPlan else { return }
+        lastPlan = key
+        for member in plan.members where process.term == ledger.term {
+            if quarantined.contains(member.worker) {
+                fail("S11", "\(member.worker), quarantined, is a member in step \(plan.step)")
+            }
+        }
+        for member in plan.members {
+            // Those that have gone over to another coordinator are not this one's any more.
+            guard let index = names[member.worker], let trainer = workers[index].trainer,
+                workers[index].link?.coordinator == process.index
+            else { continue }
+            if trainer.machine.step + 2 < Int(plan.step) {
+                fail(
+                    "S4",
+                    "\(member.worker) is a member in step \(plan.step) and stands at "
+                        + "\(trainer.machine.step)")
+            }
+        }
+        let flight = process.machine.flightCount
+        if process.index != leasesOf.coordinator || flight != leasesOf.flight {
+            leasesOf = (process.index, flight, [:])
+        }
+        for lease in plan.leases {
+            let key = UInt64(lease.slot) << 32 | UInt64(lease.attempt)
+            if let other = leasesOf.holders[key], other != lease.worker {
+                fail(
+                    "S6",
+                    "slot \(lease.slot) of step \(plan.step) is leased to \(other) and "
+                        + "\(lease.worker) as attempt \(lease.attempt)")
+            }
+            leasesOf.holders[key] = lease.worker
+        }
+    }
+
+    /// S4: what was promised with READY is kept until it is committed or replaced.
+    func checkHello(_ hello: WireHello, _ worker: WorkerProcess) {
+        guard let trainer = worker.trainer, let ready = trainer.ready, hello.hasState_p,
+            ready.step == hello.stateStep + 1
+        else { return }
+        if !hello.hasStaged_p || hello.stagedDigest != ready.effectDigest {
+            fail("S4", "\(worker.name) has forgotten the effect of step \(ready.step)")
         }
     }
 

@@ -1,6 +1,11 @@
 internal import Basics
-internal import ClusterCore
 internal import Protocol
+
+#if PLANTED_BUGS
+    internal import ClusterCorePlanted
+#else
+    internal import ClusterCore
+#endif
 
 /// What the shells of trainers and evaluators do.
 extension Simulation {
@@ -30,13 +35,16 @@ extension Simulation {
                 worker.trainer!.busyUntil = end
                 let sample = UInt64(samples.slots[slot].indices[0])
                 queue.push(
-                    .slotDone(index, step: step, slot: slot, sample: sample, epoch: epoch),
-                    at: end)
+                    .slotDone(
+                        index, step: step, slot: slot, sample: sample,
+                        state: worker.trainer!.state, epoch: epoch), at: end)
             }
         case .openExchange:
             worker.trainer!.slots = [:]
             clearExchange(worker)
-        case .refold: clearExchange(worker)
+        case .refold:
+            worker.trainer!.ready = nil
+            clearExchange(worker)
         case .exchange(let exchange): perform(exchange, at: worker)
         case .digestEffect(let step, let fold, _, let epoch):
             push(
@@ -53,6 +61,7 @@ extension Simulation {
         case .keepForJoiners(let step): worker.trainer!.kept[step] = copy(worker)
         case .releaseForJoiners(let step): worker.trainer!.kept[step] = nil
         case .fail(let why): fail("S4", "\(worker.name) gives up: \(why)")
+        case .note(let text): note("\(worker.name): \(text)")
         case .leave(let stop): exit(worker, stop.message)
         case .refused(let refusal):
             if worker.trainer!.numerics == "class", worker.trainer!.version == "test",
@@ -68,6 +77,7 @@ extension Simulation {
     private func completed(_ body: WireBody, _ worker: WorkerProcess) -> WireBody {
         switch body {
         case .hello(var hello):
+            checkHello(hello, worker)
             hello.lineupVersion = worker.trainer?.version ?? "test"
             hello.dataAddress = worker.name
             return .hello(hello)
@@ -102,8 +112,8 @@ extension Simulation {
         case .loadFailed(_, let epoch):
             perform(
                 worker.trainer!.machine.loadFailed("cannot be read", epoch: epoch), at: worker)
-        case .slotDone(_, let step, let slot, let sample, let epoch):
-            computed(step, slot, sample, epoch, worker)
+        case .slotDone(_, let step, let slot, let sample, let state, let epoch):
+            computed(step, slot, sample, state, epoch, worker)
         case .digested(_, let step, let fold, let epoch): digest(step, fold, epoch, worker)
         case .applied(_, let step, let epoch): apply(step, epoch, worker)
         default: break
@@ -111,13 +121,14 @@ extension Simulation {
     }
 
     private func computed(
-        _ step: Int, _ slot: Int, _ sample: UInt64, _ epoch: Int, _ worker: WorkerProcess
+        _ step: Int, _ slot: Int, _ sample: UInt64, _ state: UInt64, _ epoch: Int,
+        _ worker: WorkerProcess
     ) {
         let machine = worker.trainer!.machine
         guard machine.epoch == epoch, machine.step + 1 == step else { return }
         // What the slot is computed from, and thereby all that its blocks depend on.
         worker.trainer!.slots[slot] = ReferenceRun.mix(
-            worker.trainer!.state, UInt64(step), sample)
+            state ^ worker.trainer!.wrongness, UInt64(step), sample)
         var done = WireSlotDone()
         done.step = UInt64(step)
         done.slot = UInt32(slot)
@@ -131,6 +142,7 @@ extension Simulation {
         guard worker.trainer!.machine.epoch == epoch,
             worker.trainer!.effect.count == configuration.blocks
         else { return }
+        if worker.trainer!.isFaulty { worker.trainer!.flip = 1 << UInt64(step % 64) }
         if worker.trainer!.flip != 0 {
             // Nobody but another member can notice.
             if let members = coordinator?.machine.members, members.count >= 2 {
@@ -153,8 +165,13 @@ extension Simulation {
 
     private func apply(_ step: Int, _ epoch: Int, _ worker: WorkerProcess) {
         guard worker.trainer!.machine.epoch == epoch else { return }
-        worker.trainer!.state = ReferenceRun.mix(
-            worker.trainer!.state, effect(worker, step))
+        #if PLANTED_BUGS
+            // The last block stands for batch-norm statistics; a joiner that catches up leaves it out.
+            if Planted.has(.statisticsNotReplayed), worker.trainer!.machine.isListening {
+                worker.trainer!.effect[configuration.blocks - 1] = 0
+            }
+        #endif
+        worker.trainer!.state = ReferenceRun.mix(worker.trainer!.state, effect(worker, step))
         checkApplied(worker, step: step)
         perform(worker.trainer!.machine.applied(step: step, epoch: epoch), at: worker)
     }
@@ -316,10 +333,13 @@ extension Simulation {
                 guard let to = names[peer] else { continue }
                 // The digest that was taken before the flip travels with a block: it is refused.
                 for block in blocks where !worker.trainer!.flippedBlocks.contains(block) {
+                    guard let value = worker.trainer!.effect[block] else {
+                        return fail("S2", "\(worker.name) was told to send what it lacks")
+                    }
                     sendData(
                         .result(
-                            step: step, history: history, fold: fold, block: block,
-                            worker.trainer!.effect[block]!), from: worker.index, to: to)
+                            step: step, history: history, fold: fold, block: block, value),
+                        from: worker.index, to: to)
                 }
             }
         case .wantPartials(let blocks, let peer), .wantResults(let blocks, let peer):
@@ -336,6 +356,11 @@ extension Simulation {
 
     /// Sum of a run in tree order from what is held.
     private func sum(_ run: SlotRun, _ block: Int, _ worker: WorkerProcess) -> UInt64? {
+        #if PLANTED_BUGS
+            if Planted.has(.foldInArrivalOrder) {
+                return arrivalSum(run, block, worker)
+            }
+        #endif
         if let part = worker.trainer!.partials[block]?[run] { return part }
         if run.count == 1 {
             return worker.trainer!.slots[run.low].map { ReferenceRun.gradient($0, block) }
@@ -345,6 +370,22 @@ extension Simulation {
         else { return nil }
         return ReferenceRun.mix(low, high)
     }
+
+    #if PLANTED_BUGS
+        /// The planted mistake: what came first is added first.
+        private func arrivalSum(_ run: SlotRun, _ block: Int, _ worker: WorkerProcess) -> UInt64? {
+            let held = worker.trainer!.slots.keys.sorted().filter { run.low <= $0 && $0 < run.high }
+            var total: UInt64?
+            for slot in held {
+                let value = ReferenceRun.gradient(worker.trainer!.slots[slot]!, block)
+                total = total.map { ReferenceRun.mix($0, value) } ?? value
+            }
+            for part in (worker.trainer!.partials[block] ?? [:]).sorted(by: { $0.key < $1.key }) {
+                total = total.map { ReferenceRun.mix($0, part.value) } ?? part.value
+            }
+            return total
+        }
+    #endif
 
     // MARK: Evaluators
 

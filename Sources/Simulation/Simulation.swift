@@ -1,6 +1,11 @@
 internal import Basics
-internal import ClusterCore
 internal import Protocol
+
+#if PLANTED_BUGS
+    internal import ClusterCorePlanted
+#else
+    internal import ClusterCore
+#endif
 
 /// A whole cluster on one thread in simulated time: the state machines of production, models of
 /// everything around them, and faults drawn from a seed.
@@ -22,7 +27,7 @@ public final class Simulation {
         case prepared(Int, epoch: Int)
         case loaded(Int, step: Int, state: UInt64, epoch: Int)
         case loadFailed(Int, epoch: Int)
-        case slotDone(Int, step: Int, slot: Int, sample: UInt64, epoch: Int)
+        case slotDone(Int, step: Int, slot: Int, sample: UInt64, state: UInt64, epoch: Int)
         case digested(Int, step: Int, fold: Int, epoch: Int)
         case applied(Int, step: Int, epoch: Int)
         case ledgerWrite(Int, StepRecord)
@@ -75,6 +80,9 @@ public final class Simulation {
     var isRestarting = false
     var trace: [String] = []
     var quarantined: Set<String> = []
+    /// What was planned last, and who holds which lease in it.
+    var lastPlan: (UInt64, UInt64, UInt64) = (0, 0, 0)
+    var leasesOf: (coordinator: Int, flight: Int, holders: [UInt64: String]) = (-1, 0, [:])
 
     /// Sets a cluster up; nothing has happened yet.
     public init(_ configuration: SimulationConfiguration) {
@@ -118,6 +126,33 @@ public final class Simulation {
         guard configuration.isTraced else { return }
         trace.append("\(Double(now) / 1000) ms  \(text())")
         if trace.count > 4000 { trace.removeFirst(2000) }
+    }
+
+    /// A control message as it arrives.
+    func note(_ body: WireBody, _ way: @autoclosure () -> String) {
+        guard configuration.isTraced else { return }
+        switch body {
+        case .progress, .evaluationPoll, .evaluationGrant: return
+        case .plan(let plan):
+            note(
+                "\(way()): PLAN \(plan.step) generation \(plan.generation) fold \(plan.fold), "
+                    + "\(plan.members.map(\.worker)) and \(plan.listeners.map(\.worker))")
+        case .ready(let ready):
+            note(
+                "\(way()): READY \(ready.step) generation \(ready.generation) effect "
+                    + "\(ready.effectDigest.hex)")
+        case .hello(let hello):
+            note(
+                "\(way()): HELLO state \(hello.stateStep) staged \(hello.stagedStep) "
+                    + "\(hello.stagedDigest.hex) slots \(hello.heldSlots) copies \(hello.copies)")
+        case .commit(let commit): note("\(way()): COMMIT \(commit.step)")
+        case .loadState(let load):
+            note("\(way()): LOAD \(load.step) number \(load.number) from \(load.source)")
+        case .stateLoaded(let loaded): note("\(way()): LOADED \(loaded.number)")
+        case .slotDone(let done): note("\(way()): SLOT_DONE \(done.step) slot \(done.slot)")
+        case .stop(let stop): note("\(way()): STOP \(stop.message)")
+        default: note("\(way()): \(String(describing: body).prefix(24))")
+        }
     }
 
     func draw(_ low: Int, _ high: Int) -> Int64 {
@@ -381,6 +416,7 @@ public final class Simulation {
                 process.links[link.worker] === link
             else { return }
             let name = workers[link.worker].name
+            note(body, "\(name) to coordinator \(process.index)")
             perform(
                 process.machine.received(body, from: name, now: time(of: process)), by: process)
         case .stranger(let body, let name):
@@ -390,6 +426,7 @@ public final class Simulation {
             guard let worker = running(worker: link.worker, event), worker.link === link,
                 !link.isDead
             else { return }
+            note(body, "coordinator \(link.coordinator) to \(worker.name)")
             received(body, at: worker)
         case .data(let packet, let from, let to):
             guard let worker = running(worker: to, event), worker.trainer != nil else { return }
@@ -400,7 +437,7 @@ public final class Simulation {
             guard let process = running(index, event) else { return }
             handleStorage(event, at: process)
         case .prepared(let index, _), .loaded(let index, _, _, _), .loadFailed(let index, _),
-            .slotDone(let index, _, _, _, _), .digested(let index, _, _, _),
+            .slotDone(let index, _, _, _, _, _), .digested(let index, _, _, _),
             .applied(let index, _, _):
             guard let worker = running(worker: index, event), worker.trainer != nil
             else { return }

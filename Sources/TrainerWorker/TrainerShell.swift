@@ -333,6 +333,7 @@ public final class TrainerShell {
         case .releaseSnapshot(let step): snapshots?.release(step: step)
         case .keepForJoiners(let step): keepForJoiners(step: step)
         case .releaseForJoiners(let step): snapshots?.releaseForJoiners(step: step)
+        case .note(let text): logger.warning("\(text)")
         case .leave(let stop): leave(stop)
         case .refused(let refusal): end = .failure(TrainerError(.refused, refusal.message))
         case .fail(let why): leave(failing: TrainerError(.failed, "trainer \(worker): \(why)"))

@@ -52,7 +52,8 @@ struct Lineup: AsyncParsableCommand {
         signal(SIGPIPE, SIG_IGN)
         let code = await run(arguments: Array(CommandLine.arguments.dropFirst()))
         fflush(nil)
-        Glibc.exit(code)
+        // Without destructors: threads may still be inside LibTorch, which is still being loaded.
+        _exit(code)
     }
 
     private static func isBrokenPipe(_ error: any Error) -> Bool {

@@ -1,0 +1,102 @@
+import Foundation
+import Storage
+import Testing
+
+/// Real clusters under faults that rain: the weights and the ledger are those of an undisturbed run.
+///
+/// `make chaos MINUTES=10` goes on for so long; `make test` runs a short slice.
+@Suite(.serialized) struct ChaosTests {
+    private static let undisturbed: Result<(weights: String, ledger: String), any Error> = Result {
+        let run = LocalRun.folder("chaos-undisturbed")
+        let process = try LineupProcess(
+            ["train", run, "--trainers", "1", "--evaluators", "0"]
+                + LocalRun.settings(steps: ChaosRun.steps, every: 25))
+        try #require(try process.wait() == 0, "\(process.errors)")
+        return (
+            try LocalRun.weights(run, step: ChaosRun.steps), try ClusterTests.ledgerDigest(run)
+        )
+    }
+
+    @Test(.timeLimit(.minutes(120)))
+    func whateverHappensTheResultIsTheUndisturbedOne() throws {
+        let environment = ProcessInfo.processInfo.environment
+        let minutes = environment["LINEUP_CHAOS_MINUTES"].flatMap(Double.init)
+        let seed = environment["LINEUP_CHAOS_SEED"].flatMap(UInt64.init) ?? 1
+        let start = Date()
+        var total = ChaosRun.Report()
+        var count: UInt64 = 0
+        while minutes.map({ Date().timeIntervalSince(start) < 60 * $0 }) ?? (count < 20) {
+            let chaos = ChaosRun(seed: seed + count)
+            count += 1
+            guard let report = try chaos.run() else {
+                Issue.record("schedule \(seed + count - 1)")
+                return
+            }
+            let schedule = "schedule \(seed + count - 1), \(report.strikes)"
+            #expect(
+                try LocalRun.weights(chaos.folder, step: ChaosRun.steps)
+                    == Self.undisturbed.get().weights, "\(schedule)")
+            #expect(
+                try ClusterTests.ledgerDigest(chaos.folder) == Self.undisturbed.get().ledger,
+                "\(schedule)")
+            try LocalRun.checkLedger(chaos.folder, steps: ChaosRun.steps)
+            try? FileManager.default.removeItem(atPath: chaos.folder)
+            total = total + report
+        }
+        print(Self.summary(total, schedules: count))
+    }
+
+    /// The coordinator alone is killed: its trainers wait with what they have, and nothing is done
+    /// twice.
+    @Test(.timeLimit(.minutes(4)))
+    func aCoordinatorThatIsKilledCostsNothing() throws {
+        let run = LocalRun.folder("chaos-coordinator")
+        let arguments =
+            ["coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers", "2"]
+            + (try LocalRun.settings(steps: ChaosRun.steps, every: 25))
+        var coordinator = try LineupProcess(arguments)
+        let address = try LocalRun.address(of: coordinator)
+        let trainers = try (0..<2).map { _ in
+            try LineupProcess(["trainer", "--coordinator", address, "--slots-at-once", "1"])
+        }
+        for step in stride(from: 10, to: 70, by: 10) {
+            try LocalRun.wait(for: step, in: run, of: coordinator)
+            coordinator.killTree()
+            coordinator = try LineupProcess(arguments)
+        }
+        #expect(try coordinator.wait() == 0, "\(coordinator.errors)")
+        for trainer in trainers {
+            let code = try trainer.wait(seconds: 30)
+            #expect(code == 0, "\(trainer.errors)")
+        }
+        #expect(
+            try LocalRun.weights(run, step: ChaosRun.steps) == Self.undisturbed.get().weights)
+        #expect(try ClusterTests.ledgerDigest(run) == Self.undisturbed.get().ledger)
+        let reader = try LedgerReader(run: run)
+        defer { try? reader.close() }
+        #expect(try reader.miniBatches().count == 4 * ChaosRun.steps)
+        let events = try reader.events()
+        #expect(events.allSatisfy { $0.kind != "redo" })
+        // The processes that began the run ended it.
+        #expect(Set(try reader.workers().map(\.worker)).count == 2)
+    }
+
+    private static func summary(_ report: ChaosRun.Report, schedules: UInt64) -> String {
+        let strikes = report.strikes.sorted { $0.key.rawValue < $1.key.rawValue }
+            .map { "\($0.value) \($0.key.rawValue)" }.joined(separator: ", ")
+        let comebacks = report.comebacks.sorted()
+        func second(_ share: Double) -> String {
+            guard !comebacks.isEmpty else { return "-" }
+            let place = min(comebacks.count - 1, Int(share * Double(comebacks.count)))
+            return String(format: "%.2f s", comebacks[place])
+        }
+        return """
+            chaos: \(schedules) schedules, weights and ledger equal to the undisturbed run's
+            chaos: \(strikes)
+            chaos: next commit after a coordinator's start: median \(second(0.5)), 95 % \
+            \(second(0.95)), longest \(second(1)) of \(comebacks.count)
+            chaos: \(report.slotsComputedTwice) slots computed again, \(report.stepsRedone) times \
+            steps redone
+            """
+    }
+}
