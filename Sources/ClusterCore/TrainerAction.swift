@@ -26,6 +26,8 @@ public enum TrainerAction: Sendable, Equatable {
     case peersChanged([WireMember])
     /// Forget partials and finished blocks of the step, not the slots: it is folded once more.
     case refold(step: Int)
+    /// Take in what came for a later fold of the step, or for the step, before its time.
+    case takeParked(step: Int)
     /// Carry out what the exchange decided.
     case exchange(ExchangeStateMachine.Action)
     /// Digest the complete effect, then report ``TrainerStateMachine/effectDigested(step:fold:digest:state:epoch:)``.

@@ -406,6 +406,12 @@ public struct TrainerStateMachine: Sendable {
         return [.send(.stateLoaded(loaded))] + advance()
     }
 
+    /// Something is under way that takes longer than a trainer may be silent.
+    public mutating func stillBusy() { moves += 1 }
+
+    /// Whether WELCOME has come on the present connection.
+    public var isKnown: Bool { isConnected && isWelcome }
+
     /// A piece of the state has come.
     public mutating func statePieceReceived() { moves += 1 }
 
@@ -602,6 +608,7 @@ public struct TrainerStateMachine: Sendable {
                 actions += work.exchange.slotsComputed(work.doneSlots).map { .exchange($0) }
             }
         }
+        if plan.fold != before.fold { actions.append(.takeParked(step: work.step)) }
         moves += 1
         self.work = work
         return actions + digestIfComplete() + readyIfDone() + advance()

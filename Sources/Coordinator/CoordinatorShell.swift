@@ -187,7 +187,10 @@ public final class CoordinatorShell {
         case .failed, .disagreed: try? ledger.setState(.failed)
         case .superseded: break
         }
-        try? FileManager.default.removeItem(atPath: folder.addressFile)
+        // The newer coordinator's is not this one's to remove.
+        if outcome != .superseded {
+            try? FileManager.default.removeItem(atPath: folder.addressFile)
+        }
         try events.close()
         try ledger.close()
     }
@@ -200,7 +203,11 @@ public final class CoordinatorShell {
             closeConnections()
             guard frames.count == 2, let worker = frames[0].text else { continue }
             let descriptor = frames[1].sourceDescriptor
-            if descriptor >= 0 { descriptors[descriptor] = worker }
+            if descriptor >= 0, descriptors[descriptor] != worker {
+                // An older connection of this worker may still be about to end: it is no loss.
+                for (old, name) in descriptors where name == worker { descriptors[old] = nil }
+                descriptors[descriptor] = worker
+            }
             do throws(ProtocolError) {
                 let envelope = try frames[1].withUnsafeBytes { bytes throws(ProtocolError) in
                     try WireCodec.decode(bytes)
@@ -250,6 +257,7 @@ public final class CoordinatorShell {
                 }
                 perform(machine.checkpointStored(checkpoint, now: now))
             } catch {
+                if error.code == .staleTerm { return perform(machine.ledgerRefused()) }
                 perform(
                     machine.checkpointWriteFailed(
                         step: checkpoint.step, reason: "\(error)", now: now))
@@ -283,7 +291,7 @@ public final class CoordinatorShell {
             note(kind: kind, severity: severity, text: text)
         case .recordEvaluation(let rows, let worker): recordEvaluation(rows, from: worker)
         case .readTerm(let worker): readTerm(for: worker)
-        case .finish(let outcome): self.outcome = outcome
+        case .finish(let outcome): self.outcome = self.outcome ?? outcome
         }
     }
 
@@ -302,7 +310,7 @@ public final class CoordinatorShell {
             let current = try ledger.reader.run()?.term ?? 0
             perform(machine.termRead(UInt64(current), for: worker, now: now))
         } catch {
-            stopAll("\(error)")
+            stopAll(for: error)
         }
     }
 
@@ -341,9 +349,8 @@ public final class CoordinatorShell {
             events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
             perform(machine.stepCommitted(record, now: now))
         } catch {
-            if error.code == .staleTerm { return perform(machine.ledgerRefused()) }
             perform(.event(kind: "failed", severity: .error, text: "\(error)"))
-            stopAll("\(error)")
+            stopAll(for: error)
         }
     }
 
@@ -357,7 +364,7 @@ public final class CoordinatorShell {
             perform(
                 machine.stepCompared(record, matches: stored == record.digest, now: now))
         } catch {
-            stopAll("\(error)")
+            stopAll(for: error)
         }
     }
 
@@ -373,11 +380,20 @@ public final class CoordinatorShell {
             if outcomes.contains(.inserted) { events.evaluated(rows) }
             perform(machine.evaluationRecorded(rows, from: worker, now: now))
         } catch {
+            stopAll(for: error)
+        }
+    }
+
+    /// The ledger cannot be written: a newer coordinator has begun, or nothing more can happen.
+    private func stopAll(for error: any Error) {
+        if (error as? StorageError)?.code == .staleTerm {
+            perform(machine.ledgerRefused())
+        } else {
             stopAll("\(error)")
         }
     }
 
-    /// The ledger cannot be written: nothing more can happen, and everyone is told.
+    /// Nothing more can happen, and everyone is told.
     private func stopAll(_ why: String) {
         guard outcome == nil else { return }
         for worker in machine.members + machine.observers {

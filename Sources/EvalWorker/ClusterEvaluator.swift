@@ -67,7 +67,6 @@ public final class ClusterEvaluator {
     private var welcome = WireWelcome()
     private var settings: Settings?
     private var scorer: CheckpointScorer?
-    private var isConnected = false
     private var lostAt: ContinuousClock.Instant
     private var end: Result<EvaluatorEnd, any Error>?
 
@@ -116,12 +115,8 @@ public final class ClusterEvaluator {
     private func receive() throws {
         for event in link.socket.connectionEvents() {
             switch event {
-            case .closed:
-                if isConnected { lostAt = clock.now }
-                isConnected = false
-                machine.connectionClosed()
+            case .closed: machine.connectionClosed()
             case .opened:
-                isConnected = true
                 perform(machine.connectionOpened(now: now))
             }
         }
@@ -205,7 +200,9 @@ public final class ClusterEvaluator {
     }
 
     private func checkPatience() {
-        guard end == nil, !isConnected, clock.now - lostAt > options.patience else { return }
+        // A coordinator that knows this worker may have nothing to say: only its absence counts.
+        if machine.isKnown { lostAt = clock.now }
+        guard end == nil, clock.now - lostAt > options.patience else { return }
         end = .failure(
             EvalWorkerError(
                 .noCoordinator,

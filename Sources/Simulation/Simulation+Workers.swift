@@ -44,7 +44,10 @@ extension Simulation {
             clearExchange(worker)
         case .refold:
             worker.trainer!.ready = nil
-            clearExchange(worker)
+            worker.trainer!.partials = [:]
+            worker.trainer!.effect = [:]
+            worker.trainer!.flippedBlocks = []
+        case .takeParked: takeParked(worker)
         case .exchange(let exchange): perform(exchange, at: worker)
         case .digestEffect(let step, let fold, _, let epoch):
             push(
@@ -248,6 +251,10 @@ extension Simulation {
         worker.trainer!.partials = [:]
         worker.trainer!.effect = [:]
         worker.trainer!.flippedBlocks = []
+        takeParked(worker)
+    }
+
+    private func takeParked(_ worker: WorkerProcess) {
         let parked = worker.trainer!.parked
         worker.trainer!.parked = []
         for (packet, from) in parked where worker.isAlive { take(packet, from: from, at: worker) }

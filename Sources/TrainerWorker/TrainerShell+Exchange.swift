@@ -32,7 +32,13 @@ extension TrainerShell {
         for member in wanted where peers[member.worker] == nil {
             let socket = try Socket(
                 context, .dealer, identity: worker, frameBytesMax: WireCodec.headerBytesMax)
-            try socket.connect(member.dataAddress)
+            do throws(TransportError) {
+                try socket.connect(member.dataAddress)
+            } catch {
+                // That peer alone is unreachable; the coordinator sees that it gets nothing.
+                logger.warning("a trainer names no usable address", metadata: ["why": "\(error)"])
+                continue
+            }
             peers[member.worker] = (member.dataAddress, socket)
         }
     }
@@ -134,7 +140,10 @@ extension TrainerShell {
         switch place {
         case .nowhere: return
         case .later:
-            if isBlock { parked.park(.init(header: header, payload: payload, peer: peer)) }
+            guard isBlock, Int(header.block) < layout.blockCount,
+                payload.count == layout.range(Int(header.block)).count * 4
+            else { return }
+            parked.park(.init(header: header, payload: payload, peer: peer))
             return
         case .here: break
         }

@@ -98,8 +98,7 @@ public final class TrainerShell {
     let dataAddress: String
     let mailbox = Mailbox<Input>()
     let pool: WorkPool
-    /// Slots that need not begin: they are computed elsewhere.
-    let cancelled = SharedSet<SlotInputs.Key>()
+    let tickets = SlotTickets()
     let logger = Logger(label: "lineup.trainer")
     let clock = ContinuousClock()
     let begun: ContinuousClock.Instant
@@ -117,8 +116,6 @@ public final class TrainerShell {
     var exchangeBegan: ContinuousClock.Instant?
     var exchangeSeconds = 0.0
     var end: Result<WorkerEnd, any Error>?
-    private var runKnown: UInt64 = 0
-    private var isConnected = false
     private var lostAt: ContinuousClock.Instant
     private var drainedAt: ContinuousClock.Instant?
     private var spareContributions: [SlotContribution] = []
@@ -180,12 +177,8 @@ public final class TrainerShell {
     private func receiveControl() throws {
         for event in link.socket.connectionEvents() {
             switch event {
-            case .closed:
-                if isConnected { lostAt = clock.now }
-                isConnected = false
-                machine.connectionClosed()
+            case .closed: machine.connectionClosed()
             case .opened:
-                isConnected = true
                 perform(machine.connectionOpened(now: now))
             }
         }
@@ -196,13 +189,8 @@ public final class TrainerShell {
     }
 
     private func welcomed(_ welcome: WireWelcome) {
-        if runKnown != 0, runKnown != link.run {
-            // Another run at the same address: what is held is of no use for it.
-            forgetRun()
-            machine = TrainerStateMachine(worker: worker)
-            perform(machine.connectionOpened(now: now))
-        }
-        runKnown = link.run
+        // A coordinator that was replaced may still speak.
+        guard welcome.term >= self.welcome.term else { return }
         self.welcome = welcome
         snapshots?.coordinator = welcome.dataAddress
     }
@@ -213,8 +201,9 @@ public final class TrainerShell {
             say(goodbye: "asked to stop", failed: false)
             end = .success(.drained)
         }
-        // A coordinator that has nothing to say is still connected: only its absence counts.
-        guard !isConnected, clock.now - lostAt > options.patience else { return }
+        // A coordinator that knows this worker may have nothing to say: only its absence counts.
+        if machine.isKnown { lostAt = clock.now }
+        guard clock.now - lostAt > options.patience else { return }
         end = .failure(
             TrainerError(
                 .noCoordinator,
@@ -267,21 +256,19 @@ public final class TrainerShell {
         end = .failure(error)
     }
 
-    /// Lets go of everything that belongs to a run.
-    private func forgetRun() {
-        letGoOfState()
-        peers = [:]
-        prepared?.inputs.stop()
-        prepared = nil
-        snapshots?.stop()
-        snapshots = nil
+    /// Waits for slots that have begun, and says meanwhile that this trainer lives.
+    private func waitUntilIdle() {
+        while !pool.waitUntilIdle(seconds: 0.2) {
+            machine.stillBusy()
+            for case .send(let body) in machine.tick(now: now) { link.send(completed(body)) }
+        }
     }
 
     /// Lets go of the state and of what is computed from it.
     func letGoOfState() {
         pool.dropWaiting()
-        pool.waitUntilIdle()
-        cancelled.removeAll()
+        waitUntilIdle()
+        tickets.cancelAll()
         snapshots?.waitUntilCopied()
         // Copies of a state that the run has left are of no use.
         snapshots?.releaseAll()
@@ -314,13 +301,12 @@ public final class TrainerShell {
         case .compute(let step, let slots, let samples, let epoch):
             compute(step: step, slots: slots, samples: samples, epoch: epoch)
         case .cancel(let step, let slots):
-            for slot in slots { cancelled.insert(.init(step: step, slot: slot)) }
+            for slot in slots { tickets.cancel(.init(step: step, slot: slot)) }
         case .openExchange(let step, let history, let peers):
             try openExchange(step: step, history: history, peers: peers)
         case .peersChanged(let peers): try connect(peers)
-        case .refold(let step):
-            buffers!.forgetSums()
-            takeParked(of: step)
+        case .refold: buffers!.forgetSums()
+        case .takeParked(let step): takeParked(of: step)
         case .exchange(let exchange): try perform(exchange)
         case .digestEffect(let step, let fold, let scalars, let epoch):
             try digestEffect(step: step, fold: fold, scalars, epoch: epoch)
@@ -382,16 +368,16 @@ public final class TrainerShell {
         let prepared = prepared!
         let state = state!
         let mailbox = mailbox
-        let cancelled = cancelled
+        let tickets = tickets
         prefetch([samples], slots: slots)
         for slot in slots {
             let contribution = takeContribution()
             let labels = samples.slots[slot].labels.map { Int($0) }
             let attempt = machine.attempt(ofSlot: slot)
             let key = SlotInputs.Key(step: step, slot: slot)
-            cancelled.remove(key)
+            let ticket = tickets.issue(key)
             pool.submit {
-                if cancelled.contains(key) { return }
+                guard tickets.isValid(ticket, for: key) else { return }
                 var done = WireSlotDone()
                 done.step = UInt64(step)
                 done.slot = UInt32(slot)
@@ -492,13 +478,13 @@ public final class TrainerShell {
         // A slot that was leased here a second time may still be reading the state, and so may a
         // copy for a checkpoint. What has not begun is not needed any more.
         pool.dropWaiting()
-        pool.waitUntilIdle()
+        waitUntilIdle()
         snapshots?.waitUntilCopied()
         try Training.apply(
             effect(step: step, scalars), to: state!, threads: options.slotThreads)
         recycle(buffers!)
         buffers = nil
-        cancelled.removeAll()
+        tickets.cancelAll()
         applySeconds = (clock.now - start).seconds
         prepared!.inputs.drop(before: step + 1)
         perform(machine.applied(step: step, epoch: epoch))

@@ -33,10 +33,16 @@ final class WorkPool: @unchecked Sendable {
         condition.withLock { jobs = [] }
     }
 
-    /// Returns when no job is left.
-    func waitUntilIdle() {
+    /// Returns when no job is left, or after a while.
+    ///
+    /// - Returns: whether no job is left.
+    func waitUntilIdle(seconds: Double) -> Bool {
         condition.withLock {
-            while !jobs.isEmpty || running > 0 { condition.wait() }
+            let end = Date().addingTimeInterval(seconds)
+            while !jobs.isEmpty || running > 0 {
+                guard condition.wait(until: end) else { return jobs.isEmpty && running == 0 }
+            }
+            return true
         }
     }
 

@@ -107,7 +107,9 @@ final class ChaosRun {
     private func startTrainer() throws {
         trainersEver += 1
         trainers.append(
-            try LineupProcess(["trainer", "--coordinator", address, "--slots-at-once", "1"]))
+            try LineupProcess([
+                "trainer", "--coordinator", address, "--slots-at-once", "1", "--patience", "15",
+            ]))
     }
 
     private func strike() throws {
