@@ -85,7 +85,7 @@ extension CoordinatorStateMachine {
     func newCheckpoint(recovery: Bool, now: Duration) -> PendingCheckpoint {
         let holders = roster.all
         return PendingCheckpoint(
-            step: cursor, history: history, isRecovery: recovery, sender: holders[0],
+            step: cursor, isRecovery: recovery, sender: holders[0],
             backup: holders.count > 1 ? holders[1] : "", movedAt: now)
     }
 
@@ -108,7 +108,7 @@ extension CoordinatorStateMachine {
         checkpoint step: Int, sender: String, backup: String, now: Duration
     ) -> [CoordinatorAction] {
         let taken = PendingCheckpoint(
-            step: step, history: 0, isRecovery: false, sender: sender, backup: backup,
+            step: step, isRecovery: false, sender: sender, backup: backup,
             movedAt: now)
         pending = taken
         return [request(taken)]

@@ -9,13 +9,7 @@ extension CoordinatorStateMachine {
         _ hello: WireHello, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         func refuse(_ code: WireRefusal.Code, _ text: String) -> [CoordinatorAction] {
-            var refusal = WireRefusal()
-            refusal.code = code
-            refusal.message = text
-            return [
-                .send(.refusal(refusal), to: worker), .forget(worker),
-                .event(kind: "refused", severity: .warning, text: "\(worker): \(text)"),
-            ]
+            Self.refuse(worker, code, text)
         }
         guard hello.worker == worker else {
             return refuse(.role, "worker \(hello.worker) speaks on the connection of \(worker)")
@@ -82,16 +76,26 @@ extension CoordinatorStateMachine {
         _ current: UInt64, for worker: String, now: Duration
     ) -> [CoordinatorAction] {
         guard current == term else { return end(.superseded) }
+        return Self.refuse(worker, .run, "worker \(worker) speaks of a term that has not begun")
+    }
+
+    private static func refusal(_ code: WireRefusal.Code, _ text: String) -> WireRefusal {
         var refusal = WireRefusal()
-        refusal.code = .run
-        refusal.message = "worker \(worker) speaks of a term that has not begun"
-        return [
-            .send(.refusal(refusal), to: worker), .forget(worker),
-            .event(kind: "refused", severity: .warning, text: refusal.message),
+        refusal.code = code
+        refusal.message = text
+        return refusal
+    }
+
+    private static func refuse(
+        _ worker: String, _ code: WireRefusal.Code, _ text: String
+    ) -> [CoordinatorAction] {
+        [
+            .send(.refusal(refusal(code, text)), to: worker), .forget(worker),
+            .event(kind: "refused", severity: .warning, text: "\(worker): \(text)"),
         ]
     }
 
-    private func welcome(_ worker: String) -> WireWelcome {
+    func welcome(_ worker: String) -> WireWelcome {
         var welcome = WireWelcome()
         welcome.term = term
         welcome.committedStep = UInt64(tip.step)
@@ -105,10 +109,7 @@ extension CoordinatorStateMachine {
     ) -> [CoordinatorAction] {
         guard workers[worker]!.stage == .preparing else { return [] }
         func refuse(_ code: WireRefusal.Code, _ text: String) -> [CoordinatorAction] {
-            var refusal = WireRefusal()
-            refusal.code = code
-            refusal.message = text
-            return [.send(.refusal(refusal), to: worker)]
+            [.send(.refusal(Self.refusal(code, text)), to: worker)]
                 + workerGone(worker, why: text, failed: true, now: now)
         }
         guard message.datasetDigest == configuration.datasetDigest else {
@@ -196,13 +197,7 @@ extension CoordinatorStateMachine {
                 now: now)
         }
         if tip.step > 0 {
-            var commit = WireCommit()
-            commit.term = term
-            commit.generation = generation
-            commit.step = UInt64(tip.step)
-            commit.digest = tip.digest
-            commit.history = tip.history
-            lastCommit = commit
+            lastCommit = commit(step: tip.step, digest: tip.digest, history: tip.history)
         }
         for id in holders {
             standby.remove(id)

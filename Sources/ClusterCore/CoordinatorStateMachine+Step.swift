@@ -294,10 +294,8 @@ extension CoordinatorStateMachine {
         #if PLANTED_BUGS
             if Planted.has(.redoWritesRows) { return [.commit(record)] }
             if Planted.has(.commitBeforeLedger), flight!.step > tip.step {
-                var early = WireCommit()
-                early.term = term
-                early.step = UInt64(record.step)
-                early.digest = record.digest
+                let early = commit(
+                    step: record.step, digest: record.digest, history: record.history)
                 return roster.all.map { .send(.commit(early), to: $0) } + [.commit(record)]
             }
         #endif
@@ -414,16 +412,20 @@ extension CoordinatorStateMachine {
         return stepDone(record, now: now)
     }
 
-    private mutating func stepDone(_ record: StepRecord, now: Duration) -> [CoordinatorAction] {
-        cursor = record.step
-        history = record.history
+    func commit(step: Int, digest: UInt64, history: UInt64) -> WireCommit {
         var commit = WireCommit()
         commit.term = term
         commit.generation = generation
-        commit.step = UInt64(record.step)
-        commit.digest = record.digest
-        commit.history = record.history
-        lastCommit = commit
+        commit.step = UInt64(step)
+        commit.digest = digest
+        commit.history = history
+        return commit
+    }
+
+    private mutating func stepDone(_ record: StepRecord, now: Duration) -> [CoordinatorAction] {
+        cursor = record.step
+        history = record.history
+        lastCommit = commit(step: record.step, digest: record.digest, history: record.history)
         lastLoss = Double(record.loss)
         lastFraction = record.fractionPositive
         lastSamples = record.samples
@@ -504,12 +506,7 @@ extension CoordinatorStateMachine {
         switch worker.stage {
         case .preparing:
             guard message.prepared else { return [] }
-            var welcome = WireWelcome()
-            welcome.term = term
-            welcome.committedStep = UInt64(tip.step)
-            welcome.worker = id
-            welcome.datasetDigest = configuration.datasetDigest
-            return [.send(.welcome(welcome), to: id)]
+            return [.send(.welcome(welcome(id)), to: id)]
         case .loading, .following:
             if worker.load.number > 0, !worker.hasLoaded,
                 message.load != worker.load.number || message.active

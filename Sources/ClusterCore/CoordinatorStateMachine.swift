@@ -68,7 +68,6 @@ public struct CoordinatorStateMachine: Sendable {
 
     struct PendingCheckpoint: Sendable {
         let step: Int
-        let history: UInt64
         let isRecovery: Bool
         var sender: String
         var backup: String
@@ -277,6 +276,9 @@ public struct CoordinatorStateMachine: Sendable {
 
     /// The ledger refuses to write: a newer term has begun.
     public mutating func ledgerRefused() -> [CoordinatorAction] { end(.superseded) }
+
+    /// The ledger cannot be written: everybody is told.
+    public mutating func ledgerFailed(_ why: String) -> [CoordinatorAction] { end(.failed(why)) }
 
     /// A signal asks to stop at the next step boundary.
     public mutating func drain(now: Duration) -> [CoordinatorAction] {

@@ -33,6 +33,8 @@ public struct TrainerStateMachine: Sendable {
         /// Slots under way or done here.
         var started: Set<Int> = []
         var done: [Int: WireSlotDone] = [:]
+        /// Slots that could not be computed here.
+        var returned: [Int: WireSlotReturned] = [:]
         var digest: UInt64?
         var stateDigest: UInt64 = 0
         var isDigesting = false
@@ -571,6 +573,13 @@ public struct TrainerStateMachine: Sendable {
         let isDeaf = isRepeated || plan.term > before.term
         var actions: [TrainerAction] =
             isDeaf ? work.done.keys.sorted().map { .send(.slotDone(work.done[$0]!)) } : []
+        if isDeaf {
+            for slot in leased(plan).sorted() {
+                if let message = work.returned[slot] {
+                    actions.append(.send(.slotReturned(message)))
+                }
+            }
+        }
         if isRepeated { work.readySaid = nil }
         actions.append(.peersChanged(plan.members + plan.listeners))
         let isMember = plan.members.contains { $0.worker == me }
@@ -642,6 +651,7 @@ public struct TrainerStateMachine: Sendable {
         message.slot = UInt32(slot)
         message.attempt = attempt(ofSlot: slot)
         message.reason = reason
+        self.work!.returned[slot] = message
         return [.send(.slotReturned(message))]
     }
 

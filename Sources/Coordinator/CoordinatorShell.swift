@@ -349,7 +349,6 @@ public final class CoordinatorShell {
             events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
             perform(machine.stepCommitted(record, now: now))
         } catch {
-            perform(.event(kind: "failed", severity: .error, text: "\(error)"))
             stopAll(for: error)
         }
     }
@@ -394,16 +393,7 @@ public final class CoordinatorShell {
     }
 
     /// Nothing more can happen, and everyone is told.
-    private func stopAll(_ why: String) {
-        guard outcome == nil else { return }
-        for worker in machine.members + machine.observers {
-            var stop = WireStop()
-            stop.reason = .failed
-            stop.message = why
-            send(.stop(stop), to: worker)
-        }
-        outcome = .failed(why)
-    }
+    private func stopAll(_ why: String) { perform(machine.ledgerFailed(why)) }
 
     /// Telemetry: a row that cannot be written is said, and the training goes on.
     private func record(_ body: () throws -> Void) {

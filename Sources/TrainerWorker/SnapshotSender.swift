@@ -36,7 +36,8 @@ final class SnapshotSender: @unchecked Sendable {
     private var streams: Set<String> = []
     /// Memory of a copy that nobody reads any more: fresh memory costs more than the copying.
     private var spare: StateSnapshot?
-    private var copying = 0
+    /// Copies being made, and what waits for them.
+    private var making: [Int: [@Sendable () -> Void]] = [:]
     private var sends = 0
     private var isStopping = false
 
@@ -141,22 +142,28 @@ final class SnapshotSender: @unchecked Sendable {
     /// Returns when no copy is being made.
     func waitUntilCopied() {
         condition.withLock {
-            while copying > 0 { condition.wait() }
+            while !making.isEmpty { condition.wait() }
         }
     }
 
     /// Ends sends under way.
     func stop() {
-        condition.withLock { isStopping = true }
+        condition.withLock {
+            isStopping = true
+            condition.broadcast()
+        }
     }
 
     private func inBackground(
         _ state: TrainingState, step: Int, history: UInt64, then: @escaping @Sendable () -> Void
     ) {
-        let isCopied = condition.withLock {
-            if copies[step] == nil { copying += 1 }
-            return copies[step] != nil
+        let isCopied = condition.withLock { () -> Bool? in
+            if copies[step] != nil { return true }
+            // One copy serves all that ask for it.
+            making[step, default: []].append(then)
+            return making[step]!.count > 1 ? nil : false
         }
+        guard let isCopied else { return }
         guard !isCopied else { return then() }
         Thread.detachNewThread { [self] in
             do {
@@ -165,15 +172,18 @@ final class SnapshotSender: @unchecked Sendable {
                     return spare
                 }
                 let snapshot = try state.copyAside(reusing: old)
-                condition.withLock {
+                let waiting = condition.withLock {
                     copies[step] = Copy(snapshot, history: history)
-                    copying -= 1
+                    forgetUnkept()
                     condition.broadcast()
+                    return making.removeValue(forKey: step) ?? []
                 }
-                then()
+                for then in waiting { then() }
             } catch {
                 condition.withLock {
-                    copying -= 1
+                    kept.remove(step)
+                    keptForJoiners.remove(step)
+                    making[step] = nil
                     condition.broadcast()
                 }
                 mailbox.post(.sendFailed(step: step, why: "\(error)"))
