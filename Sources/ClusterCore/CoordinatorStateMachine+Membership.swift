@@ -524,6 +524,9 @@ extension CoordinatorStateMachine {
         case .stepping where wasMember:
             let orphans = flight!.release(id)
             lease(orphans, now: now)
+            leaseAudits(now: now)
+            // Who folds a block and who audits it stays the same within a fold.
+            if configuration.audit.isOn { flight!.fold += 1 }
             flight!.movedAt = now
             actions += replan(now: now)
         case .holding, .gathering: actions += boundary(now: now)

@@ -14,8 +14,10 @@ extension CoordinatorStateMachine {
         lastRate = Double(bitPattern: scalars.learningRate)
         flight = StepInFlight(
             step: step, samples: samples(step), scalars: scalars,
-            slotCount: configuration.slotCount, now: now)
+            slotCount: configuration.slotCount, audit: configuration.audit, now: now)
         flightCount += 1
+        // Members of an earlier term's fold may have been others.
+        if configuration.audit.isOn { flight!.fold = Int(term & 0xFF_FFFF) << 8 }
         flight!.donor = join?.step == cursor ? join!.donor : ""
         leaseAll(now: now)
         phase = .stepping
@@ -64,6 +66,7 @@ extension CoordinatorStateMachine {
             flight!.lease(
                 slot, to: held[slot] ?? members[slot * members.count / shares], now: now)
         }
+        leaseAudits(now: now)
     }
 
     /// Gives slots that nobody has to the members with the fewest.
@@ -104,7 +107,9 @@ extension CoordinatorStateMachine {
                 lease.worker = held.worker
                 lease.attempt = UInt32(held.attempt)
                 let result = flight.result(of: slot)
-                lease.optional = result != nil && result!.worker != held.worker
+                lease.optional =
+                    result != nil && result!.worker != held.worker
+                    && !flight.awaitsAudit(of: slot) && flight.agrees(on: slot)
                 plan.leases.append(lease)
             }
         }
@@ -145,16 +150,23 @@ extension CoordinatorStateMachine {
             Int(done.slot) < configuration.slotCount,
             let attempt = flight!.grants[Int(done.slot)][worker]
         else { return [] }
+        return slotClaimed(done, by: worker, attempt: attempt, now: now)
+    }
+
+    private mutating func slotClaimed(
+        _ done: WireSlotDone, by worker: String, attempt: Int, now: Duration
+    ) -> [CoordinatorAction] {
         let slot = Int(done.slot)
         let claim = StepInFlight.Claim(worker: worker, attempt: attempt, done: done)
-        guard flight!.record(claim, slot: slot) else {
-            return compareClaims(of: slot, now: now)
+        if flight!.record(claim, slot: slot) {
+            slotSeconds.append((now - flight!.startedAt).seconds)
+            if slotSeconds.count > 64 { slotSeconds.removeFirst() }
         }
         flight!.movedAt = now
-        slotSeconds.append((now - flight!.startedAt).seconds)
-        if slotSeconds.count > 64 { slotSeconds.removeFirst() }
+        guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
+        guard !flight!.awaitsAudit(of: slot) else { return [] }
         // Whoever else has it under way need not go on.
-        let others = flight!.leases[slot].filter { $0.worker != worker }
+        let others = flight!.openLeases(of: slot)
         guard !others.isEmpty else { return commitIfReady(now: now) }
         for other in others { flight!.release(slot, of: other.worker) }
         return replan(now: now)
@@ -174,16 +186,18 @@ extension CoordinatorStateMachine {
     /// One slot gave different numbers at different workers: a third decides who is wrong.
     private mutating func compareClaims(of slot: Int, now: Duration) -> [CoordinatorAction] {
         let claims = flight!.claims[slot]
-        let losses = Set(claims.map(\.done.loss))
-        guard losses.count > 1 else { return [] }
-        let told = claims.map { "\(Float(bitPattern: $0.done.loss)) at \($0.worker)" }
-            .joined(separator: ", ")
-        let text = "slot \(slot) of step \(flight!.step) gave loss \(told)"
-        for loss in losses.sorted() {
-            let agreeing = claims.filter { $0.done.loss == loss }
+        let told = claims.map { claim in
+            let digest = claim.done.digest == 0 ? "" : ", digest \(claim.done.digest.hex)"
+            return "loss \(Float(bitPattern: claim.done.loss))\(digest) at \(claim.worker)"
+        }
+        let text = "slot \(slot) of step \(flight!.step) gave " + told.joined(separator: "; ")
+        for word in Set(claims.map(\.word)).sorted() {
+            let agreeing = claims.filter { $0.word == word }
             guard 2 * agreeing.count > claims.count, claims.count > 2 else { continue }
+            // Others may have folded what it sent.
+            flight!.foldClaims = [:]
             var actions: [CoordinatorAction] = []
-            for wrong in claims where wrong.done.loss != loss {
+            for wrong in claims where wrong.word != word {
                 actions += quarantine(wrong.worker, why: text, now: now)
             }
             return actions
@@ -209,11 +223,15 @@ extension CoordinatorStateMachine {
                 return [event] + expel(id, why: Self.quarantineReason, now: now)
             }
         #endif
-        if phase == .stepping {
-            flight!.forget(id)
-            flight!.fold += 1
+        guard phase == .stepping else {
+            return [event] + expel(id, why: Self.quarantineReason, now: now)
         }
-        return [event] + expel(id, why: Self.quarantineReason, now: now)
+        flight!.forget(id)
+        flight!.fold += 1
+        let known = generation
+        let actions = [event] + expel(id, why: Self.quarantineReason, now: now)
+        // It may have left before.
+        return phase == .stepping && generation == known ? actions + replan(now: now) : actions
     }
 
     mutating func slotReturned(
@@ -231,6 +249,7 @@ extension CoordinatorStateMachine {
             return end(.failed(text))
         }
         if flight!.leases[slot].isEmpty { lease([slot], now: now) }
+        leaseAudits(now: now)
         return [.event(kind: "slot_returned", severity: .warning, text: text)] + replan(now: now)
     }
 
@@ -258,6 +277,16 @@ extension CoordinatorStateMachine {
             guard ready.generation == generation || isAnyGeneration else { return [] }
             flight!.ready[worker] = ready
             flight!.movedAt = now
+            // What it computed under an earlier plan is in its partials too.
+            for done in ready.held where flight!.audited.contains(Int(clamping: done.slot)) {
+                let slot = Int(done.slot)
+                guard done.step == ready.step, !flight!.hasClaimed(worker, slot: slot) else {
+                    continue
+                }
+                let actions = slotClaimed(
+                    done, by: worker, attempt: flight!.grants[slot][worker] ?? 1, now: now)
+                if !actions.isEmpty { return actions }
+            }
             return commitIfReady(now: now)
         default: return []
         }
@@ -270,8 +299,15 @@ extension CoordinatorStateMachine {
         #else
             let readyCount = roster.count
         #endif
-        guard phase == .stepping, flight!.hasAllResults, flight!.ready.count >= readyCount
+        #if PLANTED_BUGS
+            let isAudited = Planted.has(.auditNotAwaited) || flight!.isAudited
+        #else
+            let isAudited = flight!.isAudited
+        #endif
+        guard phase == .stepping, flight!.hasAllResults, isAudited,
+            flight!.ready.count >= readyCount
         else { return [] }
+        if let actions = compareFolds(now: now) { return actions }
         let members = roster.all.filter { flight!.ready[$0] != nil }
         let first = flight!.ready[members[0]]!
         for member in members {
@@ -280,26 +316,27 @@ extension CoordinatorStateMachine {
                 ready.stateDigest == first.stateDigest
             else { return settleDisagreement(now: now) }
         }
+        let known = generation
         var actions: [CoordinatorAction] = []
         for member in members {
             guard let before = flight!.firstDigests[member], before != first.effectDigest
             else { continue }
-            workers[member]!.suspicion += 1
-            guard workers[member]!.suspicion > 1, roster.count > 1 else { continue }
-            actions += quarantine(member, why: "it folded wrongly twice", now: now)
+            actions += suspect(
+                member, why: "its effect of step \(flight!.step) was another one", now: now)
         }
-        guard actions.isEmpty else { return actions }
+        actions += blameFolders(now: now)
+        guard generation == known else { return actions }
         let record = record(digest: first, now: now)
         phase = .committing
         #if PLANTED_BUGS
-            if Planted.has(.redoWritesRows) { return [.commit(record)] }
+            if Planted.has(.redoWritesRows) { return actions + [.commit(record)] }
             if Planted.has(.commitBeforeLedger), flight!.step > tip.step {
                 let early = commit(
                     step: record.step, digest: record.digest, history: record.history)
                 return roster.all.map { .send(.commit(early), to: $0) } + [.commit(record)]
             }
         #endif
-        return flight!.step <= tip.step ? [.compareRedone(record)] : [.commit(record)]
+        return actions + [flight!.step <= tip.step ? .compareRedone(record) : .commit(record)]
     }
 
     /// Members have staged different effects, or stand on different states: the step is folded once
@@ -442,7 +479,7 @@ extension CoordinatorStateMachine {
     /// A slot whose holder is silent, or takes much longer than slots take, goes to a second member;
     /// nobody is removed.
     mutating func speculate(now: Duration) -> [CoordinatorAction] {
-        guard !flight!.hasAllResults, roster.count > 1 else { return [] }
+        guard !flight!.hasAllResults || !flight!.isAudited, roster.count > 1 else { return [] }
         let sorted = slotSeconds.sorted()
         let median = stepSeconds.count < 3 || sorted.isEmpty ? nil : sorted[sorted.count / 2]
         let late = median.map { max(Duration.seconds(2 * $0), configuration.suspicionMin) }
@@ -451,21 +488,27 @@ extension CoordinatorStateMachine {
         }
         var helpers: [String]?
         var granted = false
-        for slot in 0..<configuration.slotCount where flight!.result(of: slot) == nil {
-            let leases = flight!.leases[slot]
-            guard leases.count == 1, let lease = leases.first else { continue }
-            let isLate = late.map { now - lease.since > $0 } ?? false
-            guard isLate || isSilent(lease.worker) else { continue }
+        for slot in 0..<configuration.slotCount {
+            let (claims, wanted) = (flight!.claims[slot].count, flight!.claimsWanted(of: slot))
+            let open = flight!.openLeases(of: slot)
+            // One helper more than needed, and only where too few are on time.
+            guard claims < wanted, claims + open.count <= wanted else { continue }
+            let timely = open.filter { lease in
+                let isLate = late.map { now - lease.since > $0 } ?? false
+                return !isLate && !isSilent(lease.worker)
+            }
+            guard !open.isEmpty, claims + timely.count < wanted else { continue }
             // Those that have nothing left to compute.
             if helpers == nil {
-                var busy: Set<String> = []
-                for other in 0..<configuration.slotCount where flight!.result(of: other) == nil {
-                    busy.formUnion(flight!.leases[other].map(\.worker))
+                let busy = (0..<configuration.slotCount).reduce(into: Set<String>()) {
+                    $0.formUnion(flight!.openLeases(of: $1).map(\.worker))
                 }
                 helpers = roster.all.filter { !busy.contains($0) && !isSilent($0) }.reversed()
             }
             guard
-                let place = helpers!.lastIndex(where: { flight!.returned[slot][$0] == nil })
+                let place = helpers!.lastIndex(where: {
+                    flight!.returned[slot][$0] == nil && !flight!.hasClaimed($0, slot: slot)
+                })
             else { continue }
             let helper = helpers!.remove(at: place)
             flight!.lease(slot, to: helper, now: now)
@@ -527,7 +570,9 @@ extension CoordinatorStateMachine {
                 let isUnheard =
                     message.ready && flight!.ready[id] == nil
                     || message.slotsLeased > 0 && message.slotsDone >= message.slotsLeased
-                        && flight!.slots(of: id).contains { flight!.result(of: $0) == nil }
+                        && flight!.slots(of: id).contains {
+                            !flight!.hasClaimed(id, slot: $0)
+                        }
                 return isOld || isUnheard ? sendPlan(to: [id], now: now) : []
             case .holding, .finishing:
                 guard message.step < UInt64(cursor), let lastCommit else { return [] }

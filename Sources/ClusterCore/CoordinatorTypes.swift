@@ -37,6 +37,8 @@ public struct CoordinatorConfiguration: Sendable {
     public var recoveryInterval: Duration?
     /// Steps whose samples go out ahead of their plan.
     public var stepsAhead: Int
+    /// What two workers compute.
+    public var audit: Audit
     /// Whether a worker of another numerics class is refused (`bitwise`) or noted.
     public var isBitwise: Bool
     /// This Lineup, compared in HELLO.
@@ -51,7 +53,8 @@ public struct CoordinatorConfiguration: Sendable {
         startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(5),
         suspicionMin: Duration = .seconds(1), returnPatience: Duration = .seconds(1),
         repeatInterval: Duration = .milliseconds(500),
-        recoveryInterval: Duration? = .seconds(60), stepsAhead: Int = 3, isBitwise: Bool = true,
+        recoveryInterval: Duration? = .seconds(60), stepsAhead: Int = 3,
+        audit: Audit = .none, isBitwise: Bool = true,
         lineupVersion: String
     ) {
         self.run = run
@@ -71,6 +74,7 @@ public struct CoordinatorConfiguration: Sendable {
         self.repeatInterval = repeatInterval
         self.recoveryInterval = recoveryInterval
         self.stepsAhead = stepsAhead
+        self.audit = audit
         self.isBitwise = isBitwise
         self.lineupVersion = lineupVersion
     }

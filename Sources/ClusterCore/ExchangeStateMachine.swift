@@ -1,5 +1,17 @@
 public import Basics
 
+/// What became of a block that two members folded.
+public struct FoldCheck: Sendable, Equatable {
+    /// The block.
+    public let block: Int
+    /// Who folded what everybody uses.
+    public let owner: String
+    /// XXH64 of that.
+    public let folded: UInt64
+    /// XXH64 of what the auditor folded.
+    public let audited: UInt64
+}
+
 /// Decides who sends, folds and broadcasts which block of one step's effect.
 ///
 /// Holds no numbers: it speaks of blocks and slot runs, the shell holds the floats. A block is
@@ -18,6 +30,9 @@ public struct ExchangeStateMachine: Sendable {
         case finish(blocks: [Int])
         /// Send the finished blocks.
         case broadcast(blocks: [Int], to: [String])
+        /// The root partial of these blocks is there: fold them beside the effect and report
+        /// ``ExchangeStateMachine/blockAudited(_:digest:)`` for each.
+        case audit(blocks: [Int])
         /// Every block of the effect is there.
         case complete
         /// Ask for partials of these blocks again: what was sent did not arrive.
@@ -40,6 +55,14 @@ public struct ExchangeStateMachine: Sendable {
     private var partials: [Set<SlotRun>]
     private var finished: [Bool]
     private var finishedCount = 0
+    /// Blocks that a second member folds; while there are any, the members of a fold stay the same.
+    private let audited: Set<Int>
+    /// XXH64 of the blocks that this member folds a second time, as their owners folded them.
+    private var folded: [Int: UInt64] = [:]
+    /// Blocks that this member folds a second time, and has not yet.
+    private var awaited: Set<Int> = []
+    /// What came of the second folds.
+    private var audits: [Int: UInt64] = [:]
 
     /// Starts a step.
     ///
@@ -48,9 +71,11 @@ public struct ExchangeStateMachine: Sendable {
     ///     `members[(k + fold) % members.count]`. Whoever is not among them only listens.
     ///   - listeners: joiners, who get every finished block.
     ///   - fold: how often the step was folded before; another member folds each block.
+    ///   - audited: blocks that a second member folds as well; who is neither owner nor auditor of a
+    ///     block has nothing to do with that.
     public init(
         me: String, members: [String], listeners: [String] = [], slotCount: Int,
-        blockCount: Int, fold: Int = 0
+        blockCount: Int, fold: Int = 0, audited: Set<Int> = []
     ) {
         precondition(slotCount > 0 && blockCount > 0, "an exchange needs slots and blocks")
         precondition(!members.isEmpty, "an exchange needs members")
@@ -60,15 +85,23 @@ public struct ExchangeStateMachine: Sendable {
         self.slotCount = slotCount
         self.blockCount = blockCount
         self.fold = fold
+        self.audited = audited
         partials = Array(repeating: [], count: blockCount)
         finished = Array(repeating: false, count: blockCount)
+        awaited = audited.filter { $0 < blockCount && auditor(of: $0) == me }
     }
 
-    /// Whether every block of the effect is there.
-    public var isComplete: Bool { finishedCount == blockCount }
+    /// Whether every block of the effect is there, and every audit of this member is done.
+    public var isComplete: Bool { finishedCount == blockCount && awaited.isEmpty }
 
     /// The member who folds a block.
     public func owner(of block: Int) -> String { members[(block + fold) % members.count] }
+
+    /// The member who folds a block a second time, nil where nobody does.
+    public func auditor(of block: Int) -> String? {
+        guard audited.contains(block), members.count > 1 else { return nil }
+        return members[(block + fold + 1) % members.count]
+    }
 
     /// Whether a received block is still wanted; the shell then keeps its bytes.
     public func wantsResult(_ block: Int) -> Bool {
@@ -77,8 +110,21 @@ public struct ExchangeStateMachine: Sendable {
 
     /// Whether a received partial is still wanted.
     public func wantsPartial(_ block: Int, run: SlotRun) -> Bool {
-        finished.indices.contains(block) && !finished[block] && isTreeNode(run)
-            && !covered(run, in: partials[block])
+        finished.indices.contains(block) && (!finished[block] || awaited.contains(block))
+            && isTreeNode(run) && !covered(run, in: partials[block])
+    }
+
+    /// Whether this member still has to fold the block a second time.
+    public func awaitsAudit(of block: Int) -> Bool { awaited.contains(block) }
+
+    /// What this member's audits found, by block.
+    public var checks: [FoldCheck] {
+        audits.keys.sorted().compactMap { block in
+            folded[block].map {
+                FoldCheck(
+                    block: block, owner: owner(of: block), folded: $0, audited: audits[block]!)
+            }
+        }
     }
 
     /// All slots leased to this member are computed; `slots` are all that it holds.
@@ -96,9 +142,19 @@ public struct ExchangeStateMachine: Sendable {
     }
 
     /// A finished block arrived and was kept.
-    public mutating func resultReceived(_ block: Int) -> [Action] {
+    ///
+    /// - Parameter digest: XXH64 of the block.
+    public mutating func resultReceived(_ block: Int, digest: UInt64) -> [Action] {
         guard wantsResult(block) else { return [] }
         markFinished(block)
+        if auditor(of: block) == me { folded[block] = digest }
+        return isComplete ? [.complete] : []
+    }
+
+    /// A block was folded a second time.
+    public mutating func blockAudited(_ block: Int, digest: UInt64) -> [Action] {
+        guard awaited.remove(block) != nil else { return [] }
+        audits[block] = digest
         return isComplete ? [.complete] : []
     }
 
@@ -140,8 +196,14 @@ public struct ExchangeStateMachine: Sendable {
         #endif
         if sharesSent { actions += share() }
         // Blocks that became this member's may be foldable from partials parked before.
-        actions += settle(finished.indices.filter { !finished[$0] && owner(of: $0) == me })
+        actions += settle(finished.indices.filter { folds($0, me) })
         return actions
+    }
+
+    /// Whether a member needs the partials of a block.
+    private func folds(_ block: Int, _ member: String) -> Bool {
+        if !finished[block], owner(of: block) == member { return true }
+        return auditor(of: block) == member && (member != me || awaited.contains(block))
     }
 
     // MARK: What got lost
@@ -149,15 +211,14 @@ public struct ExchangeStateMachine: Sendable {
     /// What to ask for when nothing has come for a while.
     public func missing() -> [Action] {
         var actions: [Action] = []
-        for member in members {
+        for member in members where member != me {
             let blocks = finished.indices.filter { !finished[$0] && owner(of: $0) == member }
-            guard !blocks.isEmpty else { continue }
-            if member != me {
-                actions.append(.wantResults(blocks: blocks, from: member))
-            } else {
-                for other in members where other != me {
-                    actions.append(.wantPartials(blocks: blocks, from: other))
-                }
+            if !blocks.isEmpty { actions.append(.wantResults(blocks: blocks, from: member)) }
+        }
+        let mine = finished.indices.filter { folds($0, me) }
+        if !mine.isEmpty, members.contains(me) {
+            for other in members where other != me {
+                actions.append(.wantPartials(blocks: mine, from: other))
             }
         }
         return actions
@@ -173,7 +234,7 @@ public struct ExchangeStateMachine: Sendable {
     public func partialsWanted(_ blocks: [Int], by worker: String) -> [Action] {
         let known = blocks.filter { finished.indices.contains($0) }
         var actions = resultsWanted(known, by: worker)
-        let open = known.filter { !finished[$0] && owner(of: $0) == worker }
+        let open = known.filter { folds($0, worker) }
         guard sharesSent, !open.isEmpty, worker != me else { return actions }
         for run in FoldTree.cover(held, slotCount: slotCount) {
             actions.append(.sendPartial(run: run, blocks: open, to: worker))
@@ -190,8 +251,7 @@ public struct ExchangeStateMachine: Sendable {
         for run in FoldTree.cover(held, slotCount: slotCount) {
             for member in members {
                 let blocks = finished.indices.filter { block in
-                    !finished[block] && owner(of: block) == member
-                        && (member != me || !covered(run, in: partials[block]))
+                    folds(block, member) && (member != me || !covered(run, in: partials[block]))
                 }
                 guard !blocks.isEmpty else { continue }
                 if member == me {
@@ -210,15 +270,20 @@ public struct ExchangeStateMachine: Sendable {
     private mutating func settle(_ blocks: [Int]) -> [Action] {
         var actions: [Action] = []
         var done: [Int] = []
+        var audits: [Int] = []
         let root = SlotRun(0, slotCount)
-        for block in blocks where !finished[block] && owner(of: block) == me {
+        for block in blocks where folds(block, me) {
             actions += combine(block, up: root)
-            if partials[block].contains(root) {
+            guard partials[block].contains(root) else { continue }
+            partials[block] = []
+            if awaited.contains(block) {
+                audits.append(block)
+            } else {
                 markFinished(block)
-                partials[block] = []
                 done.append(block)
             }
         }
+        if !audits.isEmpty { actions.append(.audit(blocks: audits)) }
         guard !done.isEmpty else { return actions }
         actions.append(.finish(blocks: done))
         let audience = audience

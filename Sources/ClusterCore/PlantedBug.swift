@@ -22,6 +22,8 @@
         case checkpointLagIgnored
         case strangerHeard
         case numericsNotCompared
+        case auditNotAwaited
+        case auditorNotHeard
         // In a trainer's.
         case applyOnReady
         case stagedEffectDropped

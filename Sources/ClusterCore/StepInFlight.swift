@@ -16,11 +16,31 @@ struct StepInFlight: Sendable {
         let worker: String
         let attempt: Int
         let done: WireSlotDone
+
+        /// What has to be equal wherever the slot is computed.
+        var word: Word { Word(loss: done.loss, digest: done.digest) }
+
+        struct Word: Hashable, Comparable {
+            let loss: UInt32
+            let digest: UInt64
+
+            static func < (left: Word, right: Word) -> Bool {
+                (left.loss, left.digest) < (right.loss, right.digest)
+            }
+        }
+    }
+
+    /// What a worker has folded a block to, by its own word or an auditor's.
+    struct FoldClaim: Sendable, Hashable {
+        let worker: String
+        let digest: UInt64
     }
 
     let step: Int
     let samples: WireStepSamples
     let scalars: WireStepScalars
+    /// Slots that two workers compute.
+    let audited: Set<Int>
     let startedAt: Duration
     /// Who keeps a copy of the state before this step for joiners.
     var donor = ""
@@ -40,6 +60,10 @@ struct StepInFlight: Sendable {
     var listenersReady: [String: UInt64] = [:]
     /// What members said before the step was folded again.
     var firstDigests: [String: UInt64] = [:]
+    /// What audits say of blocks that came out differently, by block.
+    var foldClaims: [Int: [FoldClaim]] = [:]
+    /// How often audits made the step be folded again.
+    var disputes = 0
     /// Who gave a slot back, and why.
     var returned: [[String: String]]
     /// When the step last came forward.
@@ -47,11 +71,12 @@ struct StepInFlight: Sendable {
 
     init(
         step: Int, samples: WireStepSamples, scalars: WireStepScalars, slotCount: Int,
-        now: Duration
+        audit: Audit, now: Duration
     ) {
         self.step = step
         self.samples = samples
         self.scalars = scalars
+        audited = Set((0..<slotCount).filter { audit.covers(slot: $0, step: step) })
         startedAt = now
         movedAt = now
         leases = Array(repeating: [], count: slotCount)
@@ -65,6 +90,32 @@ struct StepInFlight: Sendable {
     var hasAllResults: Bool { resultCount >= slotCount }
 
     func result(of slot: Int) -> Claim? { claims[slot].first }
+
+    func hasClaimed(_ worker: String, slot: Int) -> Bool {
+        claims[slot].contains { $0.worker == worker }
+    }
+
+    /// Whether all that have computed the slot say the same.
+    func agrees(on slot: Int) -> Bool {
+        claims[slot].allSatisfy { $0.word == claims[slot][0].word }
+    }
+
+    /// How many workers have to compute the slot.
+    func claimsWanted(of slot: Int) -> Int { audited.contains(slot) ? 2 : 1 }
+
+    /// Leases of workers that have not computed the slot yet.
+    func openLeases(of slot: Int) -> [Lease] {
+        leases[slot].filter { !hasClaimed($0.worker, slot: slot) }
+    }
+
+    /// Whether a second worker is still to say what the slot gives.
+    func awaitsAudit(of slot: Int) -> Bool {
+        claims[slot].count < claimsWanted(of: slot) && !claims[slot].isEmpty
+            && !openLeases(of: slot).isEmpty
+    }
+
+    /// Whether what is audited has been compared, and is equal.
+    var isAudited: Bool { audited.allSatisfy { agrees(on: $0) && !awaitsAudit(of: $0) } }
 
     /// Slots leased to a worker, in order.
     func slots(of worker: String) -> [Int] {
@@ -101,7 +152,7 @@ struct StepInFlight: Sendable {
     ///
     /// - Returns: whether the slot had no result before.
     mutating func record(_ claim: Claim, slot: Int) -> Bool {
-        guard !claims[slot].contains(where: { $0.worker == claim.worker }) else { return false }
+        guard !hasClaimed(claim.worker, slot: slot) else { return false }
         claims[slot].append(claim)
         #if PLANTED_BUGS
             if Planted.has(.slotCountedTwice), claims[slot].count > 1 { resultCount += 1 }
@@ -113,7 +164,7 @@ struct StepInFlight: Sendable {
 
     /// Forgets everything that a worker has said and done.
     mutating func forget(_ worker: String) {
-        for slot in claims.indices where claims[slot].contains(where: { $0.worker == worker }) {
+        for slot in claims.indices where hasClaimed(worker, slot: slot) {
             claims[slot].removeAll { $0.worker == worker }
             if claims[slot].isEmpty { resultCount -= 1 }
         }

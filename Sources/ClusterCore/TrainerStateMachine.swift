@@ -68,6 +68,7 @@ public struct TrainerStateMachine: Sendable {
     public private(set) var history: UInt64 = 0
     /// Slots in a step; known once prepared.
     public private(set) var slotCount = 1
+    private var audit = Audit.none
     private(set) var phase = Phase.greeting
     private var isConnected = false
     private var isWelcome = false
@@ -346,11 +347,12 @@ public struct TrainerStateMachine: Sendable {
 
     /// The shell has data set and engine.
     public mutating func prepared(
-        _ message: WirePrepared, slotCount: Int, epoch: Int
+        _ message: WirePrepared, slotCount: Int, audit: Audit = .none, epoch: Int
     ) -> [TrainerAction] {
         guard phase == .preparing, epoch == self.epoch else { return [] }
         phase = .standingBy
         self.slotCount = slotCount
+        self.audit = audit
         blockCount = Int(clamping: message.blockCount)
         preparedMessage = message
         return [.send(.prepared(message))]
@@ -554,7 +556,19 @@ public struct TrainerStateMachine: Sendable {
         ExchangeStateMachine(
             me: me, members: plan.members.map(\.worker),
             listeners: plan.listeners.map(\.worker), slotCount: slotCount,
-            blockCount: blockCount, fold: Int(plan.fold))
+            blockCount: blockCount, fold: Int(plan.fold),
+            audited: audit.blocks(step: Int(clamping: plan.step), count: blockCount))
+    }
+
+    /// Whether a slot is computed by two, and therefore digested.
+    public func isAudited(slot: Int, step: Int) -> Bool { audit.covers(slot: slot, step: step) }
+
+    /// Whether two members fold a block of the step in hand.
+    public func isAudited(block: Int) -> Bool { work?.exchange.auditor(of: block) != nil }
+
+    /// Whether a block is still to be folded a second time here.
+    public func awaitsAudit(ofBlock block: Int) -> Bool {
+        work?.exchange.awaitsAudit(of: block) ?? false
     }
 
     private mutating func planChanged(_ plan: WirePlan, isRepeated: Bool) -> [TrainerAction] {
@@ -674,7 +688,7 @@ public struct TrainerStateMachine: Sendable {
                 guard work.plan.history == history, !work.plan.quarantined.contains(peer)
                 else { return .nowhere }
                 if work.fold == fold { return .here }
-                return fold > work.fold && fold < work.fold + 4 ? .later : .nowhere
+                return fold > work.fold ? .later : .nowhere
             }
         } else if phase != .active && phase != .loading {
             return .nowhere
@@ -696,7 +710,7 @@ public struct TrainerStateMachine: Sendable {
     }
 
     /// Whether a finished block that arrived is to be kept; report it kept with
-    /// ``resultReceived(_:)``.
+    /// ``resultReceived(_:digest:)``.
     public func wantsResult(_ block: Int) -> Bool {
         work?.exchange.wantsResult(block) ?? false
     }
@@ -710,10 +724,19 @@ public struct TrainerStateMachine: Sendable {
     }
 
     /// A finished block was kept.
-    public mutating func resultReceived(_ block: Int) -> [TrainerAction] {
+    ///
+    /// - Parameter digest: XXH64 of the block.
+    public mutating func resultReceived(_ block: Int, digest: UInt64) -> [TrainerAction] {
         guard work != nil else { return [] }
         moves += 1
-        let actions = work!.exchange.resultReceived(block)
+        let actions = work!.exchange.resultReceived(block, digest: digest)
+        return actions.map { .exchange($0) } + digestIfComplete()
+    }
+
+    /// A block was folded a second time.
+    public mutating func blockAudited(_ block: Int, digest: UInt64) -> [TrainerAction] {
+        guard work != nil else { return [] }
+        let actions = work!.exchange.blockAudited(block, digest: digest)
         return actions.map { .exchange($0) } + digestIfComplete()
     }
 
@@ -759,6 +782,16 @@ public struct TrainerStateMachine: Sendable {
         ready.step = work.plan.step
         ready.effectDigest = digest
         ready.stateDigest = work.stateDigest
+        ready.checks = work.exchange.checks.map { check in
+            var message = WireFoldCheck()
+            message.block = UInt32(check.block)
+            message.owner = check.owner
+            message.folded = check.folded
+            message.audited = check.audited
+            return message
+        }
+        ready.held = work.done.keys.sorted()
+            .filter { isAudited(slot: $0, step: work.step) }.map { work.done[$0]! }
         #if PLANTED_BUGS
             if Planted.has(.applyOnReady) {
                 isApplying = true

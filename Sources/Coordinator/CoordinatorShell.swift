@@ -128,6 +128,7 @@ public final class CoordinatorShell {
             expectedEvaluators: options.expectedEvaluators, startPatience: options.startPatience,
             recoveryInterval: settings.checkpoint.recoverySeconds > 0
                 ? .seconds(settings.checkpoint.recoverySeconds) : nil,
+            audit: Audit(seed: settings.seed, fraction: settings.auditFraction),
             isBitwise: settings.numerics.mode == .bitwise, lineupVersion: options.version)
     }
 

@@ -99,12 +99,6 @@ public struct RunFolder: Sendable {
                 "network.weights is '\(weights)', but this version starts from random weights "
                     + "alone; leave it null")
         }
-        guard settings.auditFraction == 0 else {
-            throw CoordinatorError(
-                .badSetting,
-                "audit_fraction is \(settings.auditFraction), but this version computes nothing "
-                    + "twice; leave it 0")
-        }
     }
 
     /// Makes the folder, or records what a resumed run changes; until here nothing is written.

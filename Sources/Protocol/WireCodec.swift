@@ -7,7 +7,7 @@ public typealias WireBody = WireEnvelope.OneOf_Body
 /// Turns control messages and data headers into bytes and back; refuses what is not one.
 public enum WireCodec {
     /// Raised with every change that an older worker would misread.
-    public static let version: UInt32 = 3
+    public static let version: UInt32 = 4
 
     /// Longest control message accepted, in bytes: a plan for 4,096 slots of 512 samples fits.
     public static let controlBytesMax = 32 << 20

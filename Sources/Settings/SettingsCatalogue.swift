@@ -65,7 +65,8 @@ public enum SettingsCatalogue {
         entry("seed", .integer(0...Int.max), "Seed of all randomness."),
         entry(
             "audit_fraction", .number(0...1), change: .free,
-            "Share of slots and folds computed twice and compared."),
+            "Share of slots and blocks that two trainers compute and compare, against silent corruption."
+        ),
     ]
 
     private static let model: [Entry] = [

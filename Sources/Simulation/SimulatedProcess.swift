@@ -29,6 +29,12 @@ struct StateCopy {
     let history: UInt64
 }
 
+/// A bit that flipped at a trainer.
+struct Flip: Hashable {
+    let step: Int
+    let trainer: String
+}
+
 /// The model of what a trainer's shell holds and does.
 struct TrainerModel {
     var machine: TrainerStateMachine
@@ -55,6 +61,10 @@ struct TrainerModel {
     var isFaulty = false
     /// A bit that flips in the next effect.
     var flip: UInt64 = 0
+    /// A bit that flips in the next slot that somebody else computes too.
+    var slotFlip: UInt64 = 0
+    /// A bit that flips in the next block that somebody else folds too.
+    var foldFlip: UInt64 = 0
     /// Blocks of the effect that are no longer what was folded.
     var flippedBlocks: Set<Int> = []
 }

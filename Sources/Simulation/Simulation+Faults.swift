@@ -120,7 +120,12 @@ extension Simulation {
                 let name = process.machine.members.randomElement(using: &random),
                 let index = names[name]
             else { return false }
-            workers[index].trainer?.flip = 1 << UInt64(random.index(below: 64))
+            let flip: UInt64 = 1 << UInt64(random.index(below: 64))
+            switch configuration.auditFraction > 0 ? random.index(below: 3) : 0 {
+            case 1: workers[index].trainer?.slotFlip = flip
+            case 2: workers[index].trainer?.foldFlip = flip
+            default: workers[index].trainer?.flip = flip
+            }
             // One of many may do so at every step; the others are the majority.
             let isLone = !workers.contains { $0.trainer?.isFaulty ?? false }
             if chance(30), isLone, process.machine.members.count >= 4 {
@@ -266,6 +271,8 @@ extension Simulation {
             worker.haltedUntil = min(worker.haltedUntil, now + Self.second)
             worker.dripUntil = 0
             worker.trainer?.flip = 0
+            worker.trainer?.slotFlip = 0
+            worker.trainer?.foldFlip = 0
             if worker.trainer?.isFaulty ?? false { kill(worker) }
             if let link = worker.link, link.isDead { reset(link) }
         }

@@ -130,6 +130,20 @@ extension Simulation {
         if !orphans.isEmpty { fail("S6", "nobody computes slots \(orphans)") }
     }
 
+    /// S11: only who is wrong is called so.
+    func checkBlame(_ text: String) {
+        let name = String(text.prefix { $0 != " " })
+        guard flippedTrainers.contains(name) else {
+            return fail("S11", "\(name) is blamed for nothing: \(text)")
+        }
+        for flip in auditedFlips
+        where flip.trainer == name
+            && [" ", ":"].contains(where: { text.contains("step \(flip.step)\($0)") })
+        {
+            namedFlips.insert(flip)
+        }
+    }
+
     /// S7: rows only of what is durable, and equal to what a lone evaluator finds.
     func checkEvaluation(_ rows: WireEvaluationRows) {
         let step = Int(rows.step)

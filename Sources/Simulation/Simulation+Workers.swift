@@ -104,7 +104,8 @@ extension Simulation {
             message.numerics.description_p = worker.trainer!.numerics
             perform(
                 worker.trainer!.machine.prepared(
-                    message, slotCount: configuration.slots, epoch: epoch), at: worker)
+                    message, slotCount: configuration.slots, audit: configuration.audit,
+                    epoch: epoch), at: worker)
         case .loaded(_, let step, let state, let epoch):
             guard worker.trainer!.machine.epoch == epoch else { return }
             worker.trainer!.state = state
@@ -132,13 +133,47 @@ extension Simulation {
         // What the slot is computed from, and thereby all that its blocks depend on.
         worker.trainer!.slots[slot] = ReferenceRun.mix(
             state ^ worker.trainer!.wrongness, UInt64(step), sample)
+        if machine.isAudited(slot: slot, step: step), worker.trainer!.slotFlip != 0,
+            isFlippable(step)
+        {
+            worker.trainer!.slots[slot]! ^= worker.trainer!.slotFlip
+            worker.trainer!.slotFlip = 0
+            flipped(worker, step: step, isAudited: true)
+        }
         var done = WireSlotDone()
         done.step = UInt64(step)
         done.slot = UInt32(slot)
         done.attempt = machine.attempt(ofSlot: slot)
         done.loss = ReferenceRun.loss(worker.trainer!.state, step, slot).bitPattern
         done.fractionPositive = 0.5
+        if machine.isAudited(slot: slot, step: step) {
+            done.digest = max(1, worker.trainer!.slots[slot]!)
+        }
         perform(worker.trainer!.machine.slotComputed(done, epoch: epoch), at: worker)
+    }
+
+    /// One bit a step, and only where somebody else can notice.
+    private func isFlippable(_ step: Int) -> Bool {
+        !flippedSteps.contains(step) && (coordinator?.machine.members.count ?? 0) > 1
+    }
+
+    private func flipped(_ worker: WorkerProcess, step: Int, isAudited: Bool) {
+        note("a bit of step \(step) flips at \(worker.name)")
+        flippedSteps.insert(step)
+        flippedTrainers.insert(worker.name)
+        // Of two alone nobody can say who is wrong.
+        guard isAudited, coordinator!.machine.members.count > 2 else { return }
+        auditedFlips.insert(Flip(step: step, trainer: worker.name))
+    }
+
+    private func foldFlip(_ block: Int, _ worker: WorkerProcess) -> UInt64 {
+        let step = worker.trainer!.machine.step + 1
+        guard worker.trainer!.foldFlip != 0, isFlippable(step),
+            worker.trainer!.machine.isAudited(block: block)
+        else { return 0 }
+        flipped(worker, step: step, isAudited: true)
+        defer { worker.trainer!.foldFlip = 0 }
+        return worker.trainer!.foldFlip
     }
 
     private func digest(_ step: Int, _ fold: Int, _ epoch: Int, _ worker: WorkerProcess) {
@@ -151,7 +186,7 @@ extension Simulation {
             if let members = coordinator?.machine.members, members.count >= 2 {
                 worker.trainer!.effect[0]! ^= worker.trainer!.flip
                 worker.trainer!.flippedBlocks.insert(0)
-                flippedSteps.insert(step)
+                flipped(worker, step: step, isAudited: false)
             }
             worker.trainer!.flip = 0
         }
@@ -284,7 +319,8 @@ extension Simulation {
                 worker.trainer!.machine.wantsResult(block)
             else { return }
             worker.trainer!.effect[block] = value
-            perform(worker.trainer!.machine.resultReceived(block), at: worker)
+            perform(
+                worker.trainer!.machine.resultReceived(block, digest: value), at: worker)
         case .want(let step, let history, let fold, let blocks, let partials):
             guard
                 worker.trainer!.machine.place(
@@ -333,7 +369,15 @@ extension Simulation {
                 guard let value = sum(SlotRun(0, configuration.slots), block, worker) else {
                     return fail("S2", "\(worker.name) was told to finish what it lacks")
                 }
-                worker.trainer!.effect[block] = value
+                worker.trainer!.effect[block] = value ^ foldFlip(block, worker)
+            }
+        case .audit(let blocks):
+            for block in blocks {
+                guard let value = sum(SlotRun(0, configuration.slots), block, worker) else {
+                    return fail("S2", "\(worker.name) was told to audit what it lacks")
+                }
+                perform(
+                    worker.trainer!.machine.blockAudited(block, digest: value), at: worker)
             }
         case .broadcast(let blocks, let peers):
             for peer in peers {

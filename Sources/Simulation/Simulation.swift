@@ -77,6 +77,11 @@ public final class Simulation {
     var tearsNext = false
     /// Steps in which a bit flipped at a member.
     var flippedSteps: Set<Int> = []
+    /// Flips in slots and folds that two trainers computed, and those that were laid to somebody.
+    var auditedFlips: Set<Flip> = []
+    var namedFlips: Set<Flip> = []
+    /// Trainers at which a bit has flipped anywhere.
+    var flippedTrainers: Set<String> = []
     var isRestarting = false
     var trace: [String] = []
     var quarantined: Set<String> = []
@@ -111,7 +116,9 @@ public final class Simulation {
         if violation == nil && !isOver { fail("L1", "nothing is left to happen") }
         return SimulationResult(
             violation: violation, steps: ledger.steps.count, events: events,
-            seconds: Double(now) / 1e6, strikes: strikes, terms: Int(ledger.term),
+            seconds: Double(now) / 1e6, strikes: strikes, auditedFlips: auditedFlips.count,
+            auditedFlipsNamed: auditedFlips.intersection(namedFlips).count,
+            terms: Int(ledger.term),
             slotsComputed: slotsComputed, stepsRedone: stepsRedone, trace: trace)
     }
 
@@ -254,7 +261,7 @@ public final class Simulation {
                     evaluationTimeout: .seconds(30),
                     expectedTrainers: ledger.term == 1 ? configuration.trainers : 1,
                     startPatience: .seconds(2), recoveryInterval: .seconds(3),
-                    lineupVersion: "test"),
+                    audit: configuration.audit, lineupVersion: "test"),
                 source: SimulatedSource(slots: configuration.slots), recovery: recovery))
         note("coordinator \(process.index) begins term \(term) after step \(count)")
         coordinators.append(process)

@@ -1,3 +1,9 @@
+#if PLANTED_BUGS
+    internal import ClusterCorePlanted
+#else
+    internal import ClusterCore
+#endif
+
 /// What may go wrong in a simulated cluster.
 public enum Fault: String, CaseIterable, Sendable {
     /// Single messages vanish, as at a high-water mark.
@@ -28,7 +34,7 @@ public enum Fault: String, CaseIterable, Sendable {
     case diskFull = "disk-full"
     /// A crash damages what was being written.
     case tornWrite = "torn-write"
-    /// A bit of a gradient flips in memory.
+    /// A bit flips in memory: in a slot or a fold that is audited, or in what a trainer has staged.
     case bitFlip = "bit-flip"
     /// Every trainer dies at once, between commit and apply where that can be had.
     case allHoldersDie = "all-holders-die"
@@ -62,6 +68,8 @@ public struct SimulationConfiguration: Sendable {
     public var blocks: Int
     /// Steps between checkpoints.
     public var checkpointEvery: Int
+    /// Share of slots and folds that two trainers compute.
+    public var auditFraction: Double
     /// What may go wrong.
     public var faults: Set<Fault>
     /// Keeps the last events as text.
@@ -70,7 +78,8 @@ public struct SimulationConfiguration: Sendable {
     /// Describes a cluster; slots follow the trainers where they are not given.
     public init(
         seed: UInt64, trainers: Int, evaluators: Int = 1, slots: Int? = nil, steps: Int,
-        blocks: Int = 3, checkpointEvery: Int = 10, faults: Set<Fault> = Set(Fault.allCases),
+        blocks: Int = 3, checkpointEvery: Int = 10, auditFraction: Double = 0,
+        faults: Set<Fault> = Set(Fault.allCases),
         isTraced: Bool = false
     ) {
         self.seed = seed
@@ -80,8 +89,18 @@ public struct SimulationConfiguration: Sendable {
         self.steps = steps
         self.blocks = blocks
         self.checkpointEvery = checkpointEvery
+        self.auditFraction = auditFraction
         self.faults = faults
         self.isTraced = isTraced
+    }
+}
+
+extension SimulationConfiguration {
+    var audit: Audit { Audit(seed: seed, fraction: auditFraction) }
+
+    /// The share that a seed draws where none is asked for: none for half of the seeds.
+    public static func drawnAuditFraction(seed: UInt64) -> Double {
+        [0, 0.1, 0, 1][Int(seed / 3 % 4)]
     }
 }
 
@@ -112,6 +131,10 @@ public struct SimulationResult: Sendable {
     public var seconds: Double
     /// How often each fault struck.
     public var strikes: [Fault: Int]
+    /// Bits that flipped in slots and folds while two trainers computed them.
+    public var auditedFlips: Int
+    /// Those whose trainer was named.
+    public var auditedFlipsNamed: Int
     /// Coordinator starts.
     public var terms: Int
     /// Slots computed, also those computed again.

@@ -8,6 +8,14 @@ internal import Transport
 struct SlotContribution: Sendable {
     let gradient: FloatBuffer
     let statistics: FloatBuffer
+
+    /// XXH64 of both, for audits; never 0, which says that there is none.
+    var digest: UInt64 {
+        var hash = XXH64()
+        hash.update(gradient.bytes(0..<gradient.count))
+        hash.update(statistics.bytes(0..<statistics.count))
+        return max(1, hash.finish())
+    }
 }
 
 /// Cuts gradient and BN statistics into the blocks that are exchanged.
@@ -94,11 +102,26 @@ final class StepBuffers {
     }
 
     /// Copies a finished block whose digest has been checked.
-    func keepResult(_ block: Int, _ bytes: UnsafeRawBufferPointer, digest: UInt64) {
+    func keepResult(
+        _ block: Int, _ bytes: UnsafeRawBufferPointer, digest: UInt64, keepingParts: Bool
+    ) {
         UnsafeMutableRawPointer(layout.pointer(block, in: effect)).copyMemory(
             from: bytes.baseAddress!, byteCount: bytes.count)
         digests[block] = digest
-        received[block] = nil
+        if !keepingParts { received[block] = nil }
+    }
+
+    /// Folds a block beside the effect.
+    ///
+    /// - Returns: XXH64 of what a finished block would be.
+    func secondFold(_ block: Int) throws -> UInt64 {
+        let count = layout.range(block).count
+        return try withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { floats in
+            try sum(
+                SlotRun(0, slotCount), block: block, into: floats.baseAddress!,
+                scale: Float(1) / Float(slotCount))
+            return XXH64.digest(UnsafeRawBufferPointer(floats))
+        }
     }
 
     /// Forgets what was received and folded, not what was computed here.

@@ -52,6 +52,11 @@ extension TrainerShell {
             break
         case .finish(let blocks):
             try buffers!.finish(blocks, threads: options.slotThreads)
+        case .audit(let blocks):
+            for block in blocks {
+                let digest = try buffers!.secondFold(block)
+                perform(machine.blockAudited(block, digest: digest))
+            }
         case .broadcast(let blocks, let names):
             for block in blocks { sendResult(block, to: names) }
         case .wantPartials(let blocks, let peer): sendWant(.wantPartials, blocks, to: peer)
@@ -172,8 +177,12 @@ extension TrainerShell {
             buffers!.keepPartial(block, run: run, payload)
             perform(machine.partialReceived(block, run: run))
         } else {
-            payload.withUnsafeBytes { buffers!.keepResult(block, $0, digest: header.digest) }
-            perform(machine.resultReceived(block))
+            payload.withUnsafeBytes {
+                buffers!.keepResult(
+                    block, $0, digest: header.digest,
+                    keepingParts: machine.awaitsAudit(ofBlock: block))
+            }
+            perform(machine.resultReceived(block, digest: header.digest))
         }
     }
 

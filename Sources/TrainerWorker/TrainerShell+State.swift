@@ -85,7 +85,10 @@ extension TrainerShell {
         message.numerics.description_p = prepared.numerics
         perform(
             machine.prepared(
-                message, slotCount: prepared.settings.batch.miniBatchesPerStep, epoch: epoch))
+                message, slotCount: prepared.settings.batch.miniBatchesPerStep,
+                audit: Audit(
+                    seed: prepared.settings.seed, fraction: prepared.settings.auditFraction),
+                epoch: epoch))
     }
 
     // MARK: Getting the state

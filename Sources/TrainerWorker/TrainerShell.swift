@@ -86,7 +86,7 @@ public final class TrainerShell {
     }
 
     struct ComputedSlot: Sendable {
-        let done: WireSlotDone
+        var done: WireSlotDone
         let contribution: SlotContribution
     }
 
@@ -374,6 +374,7 @@ public final class TrainerShell {
             let contribution = takeContribution()
             let labels = samples.slots[slot].labels.map { Int($0) }
             let attempt = machine.attempt(ofSlot: slot)
+            let isAudited = machine.isAudited(slot: slot, step: step)
             let key = SlotInputs.Key(step: step, slot: slot)
             let ticket = tickets.issue(key)
             pool.submit {
@@ -383,9 +384,10 @@ public final class TrainerShell {
                 done.slot = UInt32(slot)
                 done.attempt = attempt
                 do {
-                    let computed = try Self.computeSlot(
+                    var computed = try Self.computeSlot(
                         done, labels: labels, prepared: prepared, state: state,
                         into: contribution)
+                    if isAudited { computed.done.digest = contribution.digest }
                     mailbox.post(.computed(computed, epoch: epoch))
                 } catch {
                     mailbox.post(

@@ -48,6 +48,13 @@ struct SimulateCommand: ParsableCommand {
             valueName: "faults"))
     var faults = "all"
 
+    @Option(
+        name: .customLong("audit-fraction"),
+        help: ArgumentHelp(
+            "Share of slots and folds that two trainers compute, from 0 to 1.",
+            discussion: "Drawn from each seed where it is not given."))
+    var auditFraction: Double?
+
     @Flag(help: "Print what happened, the last 200 events of each run.")
     var trace = false
 
@@ -60,6 +67,9 @@ struct SimulateCommand: ParsableCommand {
         guard workers <= 100_000, slots <= 16_384, steps <= 200_000 else {
             throw ValidationError(
                 "at most 100000 --workers, 16384 --slots and 200000 --steps are simulated")
+        }
+        if let auditFraction, !(0...1).contains(auditFraction) {
+            throw ValidationError("--audit-fraction is \(auditFraction); expected 0 to 1")
         }
         _ = try chosenFaults()
     }
@@ -87,6 +97,8 @@ struct SimulateCommand: ParsableCommand {
         return SimulationConfiguration(
             seed: seed, trainers: trainers, evaluators: evaluators,
             slots: slots > 0 ? slots : (workers > 0 ? nil : min(trainers, drawn)), steps: steps,
+            auditFraction: auditFraction
+                ?? SimulationConfiguration.drawnAuditFraction(seed: seed),
             faults: try chosenFaults(), isTraced: trace)
     }
 
@@ -109,7 +121,8 @@ struct SimulateCommand: ParsableCommand {
         return { configuration in
             "lineup simulate --seed \(configuration.seed) --workers \(configuration.trainers) "
                 + "--evaluators \(configuration.evaluators) --slots \(configuration.slots) "
-                + "--steps \(configuration.steps) --faults \(faults) --trace"
+                + "--steps \(configuration.steps) --audit-fraction \(configuration.auditFraction) "
+                + "--faults \(faults) --trace"
         }
     }
 }

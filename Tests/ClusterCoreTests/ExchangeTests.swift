@@ -15,6 +15,7 @@ struct ExchangeRig {
         var slots: Set<Int> = []
         var partials: [Int: [SlotRun: Sum]] = [:]
         var results: [Int: Sum] = [:]
+        var audits: [Int: Sum] = [:]
         var isComplete = false
     }
 
@@ -29,15 +30,22 @@ struct ExchangeRig {
     var order: [String] = []
     var wire: [(to: String, Packet)] = []
 
-    init(members names: [String], slotCount: Int, blockCount: Int) {
+    init(members names: [String], slotCount: Int, blockCount: Int, audited: Set<Int> = []) {
         self.slotCount = slotCount
         self.blockCount = blockCount
         order = names
         for name in names {
             members[name] = Member(
                 machine: ExchangeStateMachine(
-                    me: name, members: names, slotCount: slotCount, blockCount: blockCount))
+                    me: name, members: names, slotCount: slotCount, blockCount: blockCount,
+                    audited: audited))
         }
+    }
+
+    static func digest(_ sum: Sum) -> UInt64 {
+        var hash = XXH64()
+        hash.update("\(sum)")
+        return hash.finish()
     }
 
     static func expected(_ run: SlotRun) -> Sum {
@@ -72,6 +80,14 @@ struct ExchangeRig {
                     members[name]!.results[block] = sum(
                         SlotRun(0, slotCount), block: block, at: name)!
                 }
+            case .audit(let blocks):
+                for block in blocks {
+                    let sum = sum(SlotRun(0, slotCount), block: block, at: name)!
+                    members[name]!.audits[block] = sum
+                    perform(
+                        members[name]!.machine.blockAudited(block, digest: Self.digest(sum)),
+                        at: name)
+                }
             case .broadcast(let blocks, let peers):
                 for block in blocks {
                     for peer in peers {
@@ -101,7 +117,8 @@ struct ExchangeRig {
         case .result(let block, let sum):
             guard members[name]!.machine.wantsResult(block) else { return }
             members[name]!.results[block] = sum
-            let actions = members[name]!.machine.resultReceived(block)
+            let actions = members[name]!.machine.resultReceived(
+                block, digest: Self.digest(sum))
             perform(actions, at: name)
         }
     }
@@ -126,7 +143,9 @@ struct ExchangeRig {
                     seed: UInt64(seed), step: UInt64(memberCount), slot: UInt64(slotCount),
                     purpose: .audit)
                 let names = (0..<memberCount).map { "t\($0)" }
-                var rig = ExchangeRig(members: names, slotCount: slotCount, blockCount: 5)
+                let audited: Set<Int> = seed.isMultiple(of: 2) ? [] : [0, 2, 3]
+                var rig = ExchangeRig(
+                    members: names, slotCount: slotCount, blockCount: 5, audited: audited)
                 var slots: [String: Set<Int>] = [:]
                 for slot in 0..<slotCount {
                     slots[names[random.index(below: memberCount)], default: []].insert(slot)
@@ -145,7 +164,13 @@ struct ExchangeRig {
                 for name in names {
                     #expect(rig.members[name]!.isComplete, "seed \(seed), slots \(slotCount)")
                     for block in 0..<5 { #expect(rig.members[name]!.results[block] == tree) }
+                    for check in rig.members[name]!.machine.checks {
+                        #expect(check.folded == check.audited && check.owner != name)
+                        #expect(rig.members[name]!.audits[check.block] == tree)
+                    }
                 }
+                let checks = names.flatMap { rig.members[$0]!.machine.checks.map(\.block) }
+                #expect(checks.sorted() == (memberCount > 1 ? audited.sorted() : []))
             }
         }
     }

@@ -9,7 +9,8 @@ import Testing
         for seed in UInt64(1)...1000 {
             let configuration = SimulationConfiguration(
                 seed: seed, trainers: 3 + Int(seed % 6), evaluators: 1,
-                slots: [4, 3, 8][Int(seed % 3)], steps: 60)
+                slots: [4, 3, 8][Int(seed % 3)], steps: 60,
+                auditFraction: SimulationConfiguration.drawnAuditFraction(seed: seed))
             let result = Planted.$bug.withValue(bug) { Simulation(configuration).run() }
             guard let violation = result.violation else { continue }
             print("\(bug.rawValue): seed \(seed), \(violation)")
@@ -22,7 +23,8 @@ import Testing
         for seed in UInt64(1)...60 {
             let configuration = SimulationConfiguration(
                 seed: seed, trainers: 3 + Int(seed % 6), evaluators: 1,
-                slots: [4, 3, 8][Int(seed % 3)], steps: 60)
+                slots: [4, 3, 8][Int(seed % 3)], steps: 60,
+                auditFraction: SimulationConfiguration.drawnAuditFraction(seed: seed))
             #expect(Simulation(configuration).run().violation == nil, "seed \(seed)")
         }
     }

@@ -13,7 +13,8 @@ import Testing
         let trainers = 3 + Int(seed % 38)
         return SimulationConfiguration(
             seed: seed, trainers: trainers, evaluators: 1 + Int(seed % 3),
-            slots: min(trainers, [4, 8, 5, 16, 2][Int(seed % 5)]), steps: steps, faults: faults)
+            slots: min(trainers, [4, 8, 5, 16, 2][Int(seed % 5)]), steps: steps,
+            auditFraction: SimulationConfiguration.drawnAuditFraction(seed: seed), faults: faults)
     }
 
     @Test(arguments: [1, 2, 3, 4, 7, 20])
@@ -58,7 +59,7 @@ import Testing
             let result = run(drawn(seed, steps: 200))
             #expect(
                 result.violation == nil,
-                "lineup simulate --seed \(seed) --workers \(3 + Int(seed % 38)) --steps 200")
+                "lineup simulate --seed \(seed) --steps 200")
         }
     }
 
@@ -67,6 +68,21 @@ import Testing
         let result = run(SimulationConfiguration(seed: seed, trainers: 1000, steps: 20))
         #expect(result.violation == nil, "seed \(seed)")
         #expect(result.strikes.values.reduce(0, +) > 10)
+    }
+
+    /// Bits flip in audited slots and folds, and nothing else happens.
+    @Test func everyFlipThatIsAuditedIsFoundAndLaidToItsTrainer() {
+        var flips = 0
+        for seed in UInt64(1)...60 {
+            let result = run(
+                SimulationConfiguration(
+                    seed: seed, trainers: 8 + Int(seed % 9), slots: 7 + Int(seed % 5), steps: 40,
+                    auditFraction: seed.isMultiple(of: 2) ? 1 : 0.3, faults: [.bitFlip]))
+            #expect(result.violation == nil, "seed \(seed)")
+            #expect(result.auditedFlipsNamed == result.auditedFlips, "seed \(seed)")
+            flips += result.auditedFlips
+        }
+        #expect(flips > 100)
     }
 
     @Test func aCoordinatorThatComesBackLosesNothing() {

@@ -978,6 +978,9 @@ public nonisolated struct WireSlotDone: Sendable {
 
   public var computeSeconds: Double = 0
 
+  /// XXH64 of gradient and BN statistics where the slot is audited, else 0
+  public var digest: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1023,6 +1026,33 @@ public nonisolated struct WireReady: Sendable {
 
   /// of the step before
   public var applySeconds: Double = 0
+
+  /// what the sender's audits found
+  public var checks: [WireFoldCheck] = []
+
+  /// audited slots that it has shared
+  public var held: [WireSlotDone] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireFoldCheck: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var block: UInt32 = 0
+
+  /// who folded the block that everybody uses
+  public var owner: String = String()
+
+  /// XXH64 of that block
+  public var folded: UInt64 = 0
+
+  /// XXH64 of what the sender of the READY folded itself
+  public var audited: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -3118,7 +3148,7 @@ nonisolated extension WireCommit: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SlotDone"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}slot\0\u{1}attempt\0\u{1}loss\0\u{3}fraction_positive\0\u{3}active_count\0\u{3}valid_count\0\u{3}decode_seconds\0\u{3}compute_seconds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}slot\0\u{1}attempt\0\u{1}loss\0\u{3}fraction_positive\0\u{3}active_count\0\u{3}valid_count\0\u{3}decode_seconds\0\u{3}compute_seconds\0\u{1}digest\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3135,6 +3165,7 @@ nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 7: try { try decoder.decodeSingularUInt64Field(value: &self.validCount) }()
       case 8: try { try decoder.decodeSingularDoubleField(value: &self.decodeSeconds) }()
       case 9: try { try decoder.decodeSingularDoubleField(value: &self.computeSeconds) }()
+      case 10: try { try decoder.decodeSingularFixed64Field(value: &self.digest) }()
       default: break
       }
     }
@@ -3168,6 +3199,9 @@ nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.computeSeconds.bitPattern != 0 {
       try visitor.visitSingularDoubleField(value: self.computeSeconds, fieldNumber: 9)
     }
+    if self.digest != 0 {
+      try visitor.visitSingularFixed64Field(value: self.digest, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3181,6 +3215,7 @@ nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.validCount != rhs.validCount {return false}
     if lhs.decodeSeconds != rhs.decodeSeconds {return false}
     if lhs.computeSeconds != rhs.computeSeconds {return false}
+    if lhs.digest != rhs.digest {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3233,7 +3268,7 @@ nonisolated extension WireSlotReturned: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Ready"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{1}generation\0\u{1}step\0\u{3}effect_digest\0\u{3}state_digest\0\u{3}exchange_seconds\0\u{3}wait_seconds\0\u{3}apply_seconds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{1}generation\0\u{1}step\0\u{3}effect_digest\0\u{3}state_digest\0\u{3}exchange_seconds\0\u{3}wait_seconds\0\u{3}apply_seconds\0\u{1}checks\0\u{1}held\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3249,6 +3284,8 @@ nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       case 6: try { try decoder.decodeSingularDoubleField(value: &self.exchangeSeconds) }()
       case 7: try { try decoder.decodeSingularDoubleField(value: &self.waitSeconds) }()
       case 8: try { try decoder.decodeSingularDoubleField(value: &self.applySeconds) }()
+      case 9: try { try decoder.decodeRepeatedMessageField(value: &self.checks) }()
+      case 10: try { try decoder.decodeRepeatedMessageField(value: &self.held) }()
       default: break
       }
     }
@@ -3279,6 +3316,12 @@ nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if self.applySeconds.bitPattern != 0 {
       try visitor.visitSingularDoubleField(value: self.applySeconds, fieldNumber: 8)
     }
+    if !self.checks.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.checks, fieldNumber: 9)
+    }
+    if !self.held.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.held, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3291,6 +3334,53 @@ nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if lhs.exchangeSeconds != rhs.exchangeSeconds {return false}
     if lhs.waitSeconds != rhs.waitSeconds {return false}
     if lhs.applySeconds != rhs.applySeconds {return false}
+    if lhs.checks != rhs.checks {return false}
+    if lhs.held != rhs.held {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireFoldCheck: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".FoldCheck"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}block\0\u{1}owner\0\u{1}folded\0\u{1}audited\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.block) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.owner) }()
+      case 3: try { try decoder.decodeSingularFixed64Field(value: &self.folded) }()
+      case 4: try { try decoder.decodeSingularFixed64Field(value: &self.audited) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.block != 0 {
+      try visitor.visitSingularUInt32Field(value: self.block, fieldNumber: 1)
+    }
+    if !self.owner.isEmpty {
+      try visitor.visitSingularStringField(value: self.owner, fieldNumber: 2)
+    }
+    if self.folded != 0 {
+      try visitor.visitSingularFixed64Field(value: self.folded, fieldNumber: 3)
+    }
+    if self.audited != 0 {
+      try visitor.visitSingularFixed64Field(value: self.audited, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireFoldCheck, rhs: WireFoldCheck) -> Bool {
+    if lhs.block != rhs.block {return false}
+    if lhs.owner != rhs.owner {return false}
+    if lhs.folded != rhs.folded {return false}
+    if lhs.audited != rhs.audited {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
