@@ -38,17 +38,60 @@ import Testing
         envelope.protocolVersion = WireCodec.version + 1
         envelope.goodbye = WireGoodbye()
         let error = try #require(throws: ProtocolError.self) {
-            try decode(envelope.serializedData())
+            try decode(WireCodec.sealed(envelope.serializedData()))
         }
         #expect(error.code == .version)
         #expect(error.message.contains("version \(WireCodec.version + 1)"))
+    }
+
+    /// Up to version 3 nothing followed a message.
+    @Test func anOldWorkerIsToldItsVersion() throws {
+        var envelope = WireEnvelope()
+        envelope.protocolVersion = 3
+        envelope.goodbye = WireGoodbye()
+        let error = try #require(throws: ProtocolError.self) {
+            try decode(envelope.serializedData())
+        }
+        #expect(error.code == .version)
+        #expect(error.message.contains("version 3"))
+    }
+
+    /// A bit of a loss or of a block's number would change a run's result.
+    @Test func aFlippedBitAnywhereIsNoMessage() throws {
+        var done = WireSlotDone()
+        done.step = 41
+        done.slot = 3
+        done.loss = Float(0.75).bitPattern
+        var header = WireDataHeader()
+        header.kind = .partial
+        header.step = 41
+        header.block = 7
+        header.digest = 11
+        let control = Array(WireCodec.encode(.slotDone(done), run: 9))
+        let data = Array(WireCodec.encode(header))
+        for (frame, isControl) in [(control, true), (data, false)] {
+            for bit in 0..<8 * frame.count {
+                var damaged = frame
+                damaged[bit / 8] ^= 1 << UInt8(bit % 8)
+                let error = #expect(throws: ProtocolError.self) {
+                    try damaged.withUnsafeBytes {
+                        if isControl {
+                            _ = try WireCodec.decode($0)
+                        } else {
+                            _ = try WireCodec.decodeHeader($0)
+                        }
+                    }
+                }
+                #expect(error?.code == .malformed, "bit \(bit)")
+            }
+        }
     }
 
     @Test func anEnvelopeWithoutABodyIsMalformed() throws {
         var envelope = WireEnvelope()
         envelope.protocolVersion = WireCodec.version
         let error = try #require(throws: ProtocolError.self) {
-            try decode(envelope.serializedData())
+            try decode(WireCodec.sealed(envelope.serializedData()))
         }
         #expect(error.code == .malformed)
     }
@@ -73,6 +116,8 @@ import Testing
                         UInt8.random(in: 1...255, using: &random)
                 }
             }
+            // Half of them with a digest that fits, as somebody who means harm would send them.
+            if round % 4 > 1 { bytes = Array(WireCodec.sealed(Data(bytes))) }
             bytes.withUnsafeBytes { raw in
                 _ = try? WireCodec.decode(raw)
                 _ = try? WireCodec.decodeHeader(raw)
