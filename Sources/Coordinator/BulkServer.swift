@@ -38,7 +38,8 @@ final class BulkServer: Sendable {
 
     /// Binds the channel and starts its thread.
     init(
-        _ context: Context, bind: String, host: String, run: UInt64, folder: RunFolder,
+        _ context: Context, bind: String, advertised: String?, host: String, run: UInt64,
+        folder: RunFolder,
         report: @escaping @Sendable (Event) -> Void
     ) throws {
         self.run = run
@@ -51,7 +52,8 @@ final class BulkServer: Sendable {
             do throws(TransportError) {
                 let socket = try Socket(
                     context, .router, frameBytesMax: WireCodec.payloadBytesMax)
-                let address = try socket.bindForData(bind, host: host)
+                let address = try socket.bindForData(
+                    bind, host: host, advertised: advertised)
                 bound.withLock { $0 = .success(address) }
                 ready.signal()
                 box.wait()?.serve(socket)

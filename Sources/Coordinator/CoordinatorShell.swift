@@ -12,6 +12,10 @@ internal import Transport
 public struct CoordinatorOptions: Sendable {
     /// Control address to bind; `*` as port takes a free one.
     public var bind: String
+    /// Address to bind for checkpoints; any port of the control address's interface where nil.
+    public var bulkBind: String?
+    /// The address for checkpoints that workers are told, where it is not the one that is bound.
+    public var bulkAdvertised: String?
     /// Whether a bind that others can reach is allowed without keys.
     public var isInsecure: Bool
     /// Trainers that the first step waits for.
@@ -27,10 +31,13 @@ public struct CoordinatorOptions: Sendable {
 
     /// Names every option.
     public init(
-        bind: String, isInsecure: Bool, expectedTrainers: Int, expectedEvaluators: Int,
-        startPatience: Duration = .seconds(60), host: String, version: String
+        bind: String, bulkBind: String? = nil, bulkAdvertised: String? = nil, isInsecure: Bool,
+        expectedTrainers: Int, expectedEvaluators: Int, startPatience: Duration = .seconds(60),
+        host: String, version: String
     ) {
         self.bind = bind
+        self.bulkBind = bulkBind
+        self.bulkAdvertised = bulkAdvertised
         self.isInsecure = isInsecure
         self.expectedTrainers = expectedTrainers
         self.expectedEvaluators = expectedEvaluators
@@ -74,10 +81,16 @@ public final class CoordinatorShell {
     /// - Throws: what is wrong with run, data set, ledger, checkpoints or address.
     public init(folder: RunFolder, dataSet: DataSet, options: CoordinatorOptions) throws {
         try Address.check(options.bind)
-        if !Address.isLocal(options.bind) && !options.isInsecure {
+        for address in [options.bulkBind, options.bulkAdvertised].compactMap(\.self) {
+            try Address.check(address)
+        }
+        let open = [options.bind, options.bulkBind].compactMap(\.self).first {
+            !Address.isLocal($0)
+        }
+        if let open, !options.isInsecure {
             throw TransportError(
                 .badAddress,
-                "address '\(options.bind)' can be reached from other machines and messages are "
+                "address '\(open)' can be reached from other machines and messages are "
                     + "not encrypted; bind 127.0.0.1, or write --insecure on a network you trust")
         }
         self.folder = folder
@@ -102,8 +115,9 @@ public final class CoordinatorShell {
             try Self.bind(control, options, leftBy: folder.addressFile), from: options.host)
         let mailbox = mailbox
         bulk = try BulkServer(
-            context, bind: Self.bulkAddress(options.bind), host: options.host, run: runID,
-            folder: folder, report: { mailbox.post(.bulk($0)) })
+            context, bind: options.bulkBind ?? Self.bulkAddress(options.bind),
+            advertised: options.bulkAdvertised, host: options.host, run: runID, folder: folder,
+            report: { mailbox.post(.bulk($0)) })
         for note in recovered.notes { perform([note]) }
         // An extended run has not ended any more.
         try? FileManager.default.removeItem(atPath: folder.finishedFile)

@@ -24,6 +24,8 @@ public struct TrainerOptions: Sendable {
     public var dataRoot: String?
     /// Address that other trainers connect to; `*` as port takes a free one.
     public var bind: String
+    /// The address that other trainers are told, where it is not the one that is bound.
+    public var advertised: String?
     /// How long a coordinator that does not answer is waited for.
     public var patience: Duration
     /// This machine's name for others.
@@ -34,13 +36,14 @@ public struct TrainerOptions: Sendable {
     /// Names every option.
     public init(
         coordinator: String, device: Device, slotThreads: Int, dataRoot: String?, bind: String,
-        patience: Duration, host: String, version: String
+        advertised: String? = nil, patience: Duration, host: String, version: String
     ) {
         self.coordinator = coordinator
         self.device = device
         self.slotThreads = slotThreads
         self.dataRoot = dataRoot
         self.bind = bind
+        self.advertised = advertised
         self.patience = patience
         self.host = host
         self.version = version
@@ -133,7 +136,8 @@ public final class TrainerShell {
             process: ProcessInfo.processInfo.processIdentifier)
         link = try WorkerLink(context, coordinator: options.coordinator, worker: worker)
         data = try Socket(context, .router, frameBytesMax: WireCodec.payloadBytesMax)
-        dataAddress = try data.bindForData(options.bind, host: options.host)
+        dataAddress = try data.bindForData(
+            options.bind, host: options.host, advertised: options.advertised)
         pool = WorkPool(threads: options.slotThreads)
         machine = TrainerStateMachine(worker: worker)
         begun = clock.now

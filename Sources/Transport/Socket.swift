@@ -98,12 +98,16 @@ public final class Socket {
 
     /// Binds, and beside it an address for processes of this machine, which is faster.
     ///
-    /// - Parameter host: what others know this machine by, where it is bound to all interfaces.
+    /// - Parameters:
+    ///   - host: what others know this machine by, where it is bound to all interfaces.
+    ///   - advertised: the one address by which others are to reach the socket, where ports or
+    ///     addresses are translated between them and this machine.
     /// - Returns: all addresses, separated by spaces, as ``Address/choose(_:)`` takes them.
     public func bindForData(
-        _ address: String, host: String
+        _ address: String, host: String, advertised: String? = nil
     ) throws(TransportError) -> String {
         let bound = Address.reachable(try bind(address), from: host)
+        if let advertised { return advertised }
         let name = Address.localPrefix + "lineup-" + UInt64.random(in: .min ... .max).hex
         // Where there are no Unix sockets the first address has to do.
         return zmq_bind(handle, name) == 0 ? "\(bound) \(name)" : bound

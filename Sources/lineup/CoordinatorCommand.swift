@@ -21,6 +21,12 @@ struct CoordinatorCommand: AsyncParsableCommand {
     @Option(help: "Control address; port * takes a free one.")
     var bind = "tcp://127.0.0.1:5555"
 
+    @Option(help: "Address for checkpoints; any port beside the control address where not given.")
+    var bulkBind: String?
+
+    @Option(help: "Address for checkpoints that workers are told, behind address translation.")
+    var bulkAdvertise: String?
+
     @Flag(help: "Allow an address that other machines reach, without encryption.")
     var insecure = false
 
@@ -43,7 +49,8 @@ struct CoordinatorCommand: AsyncParsableCommand {
         StandardErrorLog.bootstrap()
         let (run, overrides, dataRoot) = (run, overrides, dataRoot)
         let options = CoordinatorOptions(
-            bind: bind, isInsecure: insecure, expectedTrainers: expectTrainers,
+            bind: bind, bulkBind: bulkBind, bulkAdvertised: bulkAdvertise, isInsecure: insecure,
+            expectedTrainers: expectTrainers,
             expectedEvaluators: expectEvaluators, host: hostName(), version: lineupVersion)
         if insecure { warnInsecure(bind) }
         let supervised = supervised

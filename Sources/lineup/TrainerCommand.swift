@@ -31,6 +31,10 @@ struct TrainerCommand: AsyncParsableCommand {
     @Option(help: "Address for other trainers; port * takes a free one. Default: 127.0.0.1.")
     var bind: String?
 
+    @Option(
+        help: "Address that other trainers are told, behind address translation: tcp://HOST:PORT.")
+    var advertise: String?
+
     @Flag(help: "Allow an address that other machines reach, without encryption.")
     var insecure = false
 
@@ -45,8 +49,10 @@ struct TrainerCommand: AsyncParsableCommand {
         let device = try parseDevice(device)
         let bind = bind ?? "tcp://127.0.0.1:*"
         try Address.check(coordinator)
+        if let advertise { try Address.check(advertise) }
         try checkBind(bind, insecure: insecure)
-        guard Address.isLocal(coordinator) || !Address.isLocal(bind) else {
+        guard Address.isLocal(coordinator) || !Address.isLocal(bind) || advertise != nil
+        else {
             throw ValidationError(
                 "the coordinator is not on this machine's loopback, and trainers there cannot reach this one "
                     + "at \(bind); give --bind tcp://HOST:* --insecure, with this machine's address"
@@ -61,7 +67,8 @@ struct TrainerCommand: AsyncParsableCommand {
             : device == .cpu ? ProcessInfo.processInfo.activeProcessorCount : 1
         let options = TrainerOptions(
             coordinator: coordinator, device: device, slotThreads: threads, dataRoot: dataRoot,
-            bind: bind, patience: .seconds(patience), host: hostName(), version: lineupVersion)
+            bind: bind, advertised: advertise, patience: .seconds(patience), host: hostName(),
+            version: lineupVersion)
         let supervised = supervised
         let end = try await onOwnThread {
             let shell = try TrainerShell(options: options)

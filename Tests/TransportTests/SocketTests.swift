@@ -54,6 +54,14 @@ import Transport
         #expect(Address.choose("tcp://head:5555") == "tcp://head:5555")
     }
 
+    @Test func anAdvertisedAddressIsTheOnlyOneThatIsTold() throws {
+        let router = try Socket(Context(), .router, frameBytesMax: 1 << 20)
+        let told = try router.bindForData(
+            "tcp://127.0.0.1:*", host: "head", advertised: "tcp://outside:15600")
+        #expect(told == "tcp://outside:15600")
+        #expect(Address.choose(told) == told)
+    }
+
     @Test(arguments: [[0], [1], [300_000, 0, 5, 700_001], [262_144, 262_144]])
     func aLongStreamArrivesWholeAndInOrder(sizes: [Int]) throws {
         let bytes = sizes.enumerated().map { number, size in
