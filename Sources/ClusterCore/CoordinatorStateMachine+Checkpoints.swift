@@ -32,8 +32,11 @@ extension CoordinatorStateMachine {
             durable.append(checkpoint)
             durable.sort { ($0.step, $0.isRecovery ? 0 : 1) < ($1.step, $1.isRecovery ? 0 : 1) }
         }
-        if !checkpoint.isRecovery { queue.checkpointStored(step: checkpoint.step) }
         var actions: [CoordinatorAction] = []
+        if !checkpoint.isRecovery {
+            queue.checkpointStored(step: checkpoint.step)
+            actions += offerWork(now: now)
+        }
         if durable.contains(where: { $0.isRecovery && $0.step < checkpoint.step }) {
             durable.removeAll { $0.isRecovery && $0.step < checkpoint.step }
             actions.append(.dropRecoverySnapshots(before: checkpoint.step))

@@ -35,22 +35,35 @@ extension CoordinatorStateMachine {
             return []
         }
         workers[worker]!.phase = "waiting"
-        var grant = WireEvaluationGrant()
-        let idle = evaluators.filter { workers[$0]!.isIdle }.count
-        if let (step, sets) = queue.grant(to: worker, evaluators: max(1, idle), now: now),
-            let checkpoint = durable.last(where: { $0.step == step && !$0.isRecovery })
-        {
-            grant.granted = true
-            grant.step = UInt64(step)
-            grant.sets = sets
-            grant.file = checkpoint.file
-            grant.byteCount = UInt64(checkpoint.byteCount)
-            grant.digest = checkpoint.digest
-            workers[worker]!.isIdle = false
-            workers[worker]!.phase = "scoring step \(step)"
-            lastEvaluatorActivity = now
-        }
+        let grant = grant(to: worker, now: now) ?? WireEvaluationGrant()
         return [.send(.evaluationGrant(grant), to: worker)]
+    }
+
+    /// Gives a checkpoint that has just become durable to evaluators that wait for one, rather than
+    /// let them ask.
+    mutating func offerWork(now: Duration) -> [CoordinatorAction] {
+        evaluators.filter { workers[$0]!.isIdle }.compactMap { worker in
+            grant(to: worker, now: now).map { .send(.evaluationGrant($0), to: worker) }
+        }
+    }
+
+    /// Leases what is free to an idle evaluator; nil where nothing is.
+    private mutating func grant(to worker: String, now: Duration) -> WireEvaluationGrant? {
+        let idle = evaluators.filter { workers[$0]!.isIdle }.count
+        guard let (step, sets) = queue.grant(to: worker, evaluators: max(1, idle), now: now),
+            let checkpoint = durable.last(where: { $0.step == step && !$0.isRecovery })
+        else { return nil }
+        var grant = WireEvaluationGrant()
+        grant.granted = true
+        grant.step = UInt64(step)
+        grant.sets = sets
+        grant.file = checkpoint.file
+        grant.byteCount = UInt64(checkpoint.byteCount)
+        grant.digest = checkpoint.digest
+        workers[worker]!.isIdle = false
+        workers[worker]!.phase = "scoring step \(step)"
+        lastEvaluatorActivity = now
+        return grant
     }
 
     mutating func evaluationRows(

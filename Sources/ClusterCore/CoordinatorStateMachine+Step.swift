@@ -446,7 +446,14 @@ extension CoordinatorStateMachine {
                         + "not repeat its numbers: resume on a machine like the one where the run "
                         + "began"))
         }
-        return stepDone(record, now: now)
+        // The first and the last of them: where it began, and that it is over.
+        guard record.step == tip.step || record.step - 1 == durable.last?.step ?? 0 else {
+            return stepDone(record, now: now)
+        }
+        let event = CoordinatorAction.event(
+            kind: "redone", severity: .info,
+            text: "step \(record.step) of \(tip.step) is done again, to the ledger's digest")
+        return [event] + stepDone(record, now: now)
     }
 
     func commit(step: Int, digest: UInt64, history: UInt64) -> WireCommit {
@@ -487,7 +494,7 @@ extension CoordinatorStateMachine {
             now - workers[id]!.lastHeard > configuration.suspicionMin
         }
         var helpers: [String]?
-        var granted = false
+        var actions: [CoordinatorAction] = []
         for slot in 0..<configuration.slotCount {
             let (claims, wanted) = (flight!.claims[slot].count, flight!.claimsWanted(of: slot))
             let open = flight!.openLeases(of: slot)
@@ -512,9 +519,14 @@ extension CoordinatorStateMachine {
             else { continue }
             let helper = helpers!.remove(at: place)
             flight!.lease(slot, to: helper, now: now)
-            granted = true
+            let slow = open.first { !timely.contains($0) }!.worker
+            actions.append(
+                .event(
+                    kind: "leased_again", severity: .info,
+                    text: "slot \(slot) of step \(flight!.step) goes to \(helper) too: "
+                        + "\(slow) \(isSilent(slow) ? "is silent" : "takes long")"))
         }
-        return granted ? replan(now: now) : []
+        return actions.isEmpty ? [] : actions + replan(now: now)
     }
 
     /// A member that alone holds up a step that is otherwise done, or whose data connections do not
