@@ -85,6 +85,38 @@ import Testing
         #expect(try !Self.enumerateCrashes(lying: true).failures.isEmpty)
     }
 
+    /// Every write, flush, rename and removal fails once; the process lives on and tries again.
+    @Test func anOperationThatFailsCostsNothingDurable() throws {
+        let calm = SimulatedDisk()
+        try Self.scenario(calm) { _ in }
+        var failed = 0
+        for operation in 0..<calm.operations {
+            let disk = SimulatedDisk()
+            disk.fail(at: operation)
+            var durable = -1
+            do throws(StorageError) {
+                try Self.scenario(disk) { durable = $0 }
+            } catch {
+                failed += 1
+                #expect(error.code == .io, "operation \(operation): \(error)")
+            }
+            // Power is lost right after the failure: the worst of what may be left.
+            for loss in SimulatedDisk.Loss.allCases {
+                let newest = try CheckpointStore(
+                    directory: "run", files: disk.survivor(kept: 0, loss: loss)
+                ).newest()
+                #expect(newest?.metadata.step ?? -1 >= durable, "operation \(operation), \(loss)")
+            }
+            try Self.scenario(disk) { _ in }
+            let store = CheckpointStore(directory: "run", files: disk)
+            #expect(try store.steps() == Self.scenarioSteps, "operation \(operation)")
+            #expect(try store.newest()?.metadata.step == 60, "operation \(operation)")
+            #expect(!disk.names.contains { $0.contains(".tmp-") }, "operation \(operation)")
+        }
+        // A removal that fails may pass without a word; nothing else may.
+        #expect(failed >= calm.operations - 3)
+    }
+
     @Test func aFullDiskLeavesNothingBehind() throws {
         let calm = SimulatedDisk()
         let store = CheckpointStore(directory: "run", files: calm)

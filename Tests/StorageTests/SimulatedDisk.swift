@@ -26,6 +26,7 @@ final class SimulatedDisk: FileLayer {
         var operations = 0
         var crashAt = Int.max
         var fullAt = Int.max
+        var failsAt = Int.max
         var trusted = true
     }
 
@@ -54,6 +55,9 @@ final class SimulatedDisk: FileLayer {
 
     /// Has no room from the operation of this number on.
     func fill(at operation: Int) { state.withLock { $0.fullAt = operation } }
+
+    /// Fails the operation of this number, once, as a disk with a bad sector does.
+    func fail(at operation: Int) { state.withLock { $0.failsAt = operation } }
 
     /// Says that it has synchronised, and has not.
     func lie() { state.withLock { $0.trusted = false } }
@@ -101,6 +105,11 @@ final class SimulatedDisk: FileLayer {
                 return
             }
             state.operations += 1
+            if state.operations > state.failsAt {
+                state.failsAt = .max
+                failure = StorageError(.io, "Input/output error")
+                return
+            }
             do throws(StorageError) { try body(&state) } catch { failure = error }
         }
         if let failure { throw failure }
