@@ -102,7 +102,7 @@ let package = Package(
             name: "lineup-bench",
             dependencies: [
                 "Basics", "Settings", "Storage", "Images", "Datasets", "Tensors", "Networks",
-                "MetricLearning", "Training", "Scoring", "EvalWorker", arguments,
+                "MetricLearning", "Training", "Scoring", "EvalWorker", "FaultRig", arguments,
             ],
             path: "Benchmarks/lineup-bench",
             swiftSettings: shared
@@ -140,7 +140,12 @@ let package = Package(
                 "Networks", "Tensors", "Basics",
             ]),
         tests("DashboardTests", ["Dashboard", "Basics"]),
-        tests("ClusterTests", ["Storage", "Basics", subprocess]),
+        // Real processes, and what breaks them: shared by tests and benchmarks.
+        .target(
+            name: "FaultRig", dependencies: ["Basics", "Storage"], path: "Tests/FaultRig",
+            swiftSettings: shared),
+        tests("FaultRigTests", ["FaultRig", "Basics"]),
+        tests("ClusterTests", ["FaultRig", "Storage", "Basics"]),
     ],
     cxxLanguageStandard: .cxx20
 )

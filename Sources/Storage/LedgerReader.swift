@@ -170,11 +170,15 @@ public final class LedgerReader: Sendable {
         }
     }
 
-    /// All computations of slots, by step, slot and attempt.
-    public func miniBatches() throws(StorageError) -> [MiniBatchRecord] {
+    /// Computations of slots, by step, slot and attempt; of all steps where none are named.
+    public func miniBatches(
+        in range: ClosedRange<Int> = 0...Int.max
+    ) throws(StorageError) -> [MiniBatchRecord] {
         try read {
-            try $0.rows("SELECT * FROM mini_batches ORDER BY step, slot, attempt")
-                .map { try MiniBatchRecord(row: $0) }
+            try $0.rows(
+                "SELECT * FROM mini_batches WHERE step BETWEEN ? AND ? ORDER BY step, slot, attempt",
+                [range.lowerBound, range.upperBound]
+            ).map { try MiniBatchRecord(row: $0) }
         }
     }
 

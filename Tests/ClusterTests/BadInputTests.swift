@@ -1,4 +1,5 @@
 import Basics
+import FaultRig
 import Foundation
 import Storage
 import Testing
@@ -104,7 +105,7 @@ import Testing
     }
 
     @Test(
-        .enabled(if: SmallDisk.isAvailable, "needs root and mount"), .timeLimit(.minutes(4)),
+        .enabled(if: SmallDisk.obstacle == nil, "needs root and mount"), .timeLimit(.minutes(4)),
         arguments: [1_200, 2_500, 4_000])
     func aFullDiskEndsTheRunAndLosesNothing(kilobytes: Int) throws {
         let disk = try SmallDisk(LocalRun.folder("full-\(kilobytes)"), kilobytes: kilobytes)
@@ -181,37 +182,5 @@ import Testing
         try process.run()
         process.waitUntilExit()
         #expect(process.terminationStatus == 0)
-    }
-}
-
-/// A file system in memory with little room.
-struct SmallDisk {
-    let path: String
-
-    /// Whether this process may mount one.
-    static let isAvailable: Bool = {
-        guard geteuid() == 0, let disk = try? SmallDisk(LocalRun.folder("disk"), kilobytes: 100)
-        else { return false }
-        disk.remove()
-        return true
-    }()
-
-    init(_ path: String, kilobytes: Int) throws {
-        self.path = path
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-        try Self.check(["mount", "-t", "tmpfs", "-o", "size=\(kilobytes)k", "none", path])
-    }
-
-    func grow(kilobytes: Int) throws {
-        try Self.check(["mount", "-o", "remount,size=\(kilobytes)k", path])
-    }
-
-    func remove() {
-        LineupProcess.run(["umount", "-l", path])
-        try? FileManager.default.removeItem(atPath: path)
-    }
-
-    private static func check(_ command: [String]) throws {
-        guard LineupProcess.run(command) == 0 else { throw CocoaError(.fileWriteUnknown) }
     }
 }

@@ -1,4 +1,5 @@
 import Basics
+import FaultRig
 import Foundation
 import Storage
 import Testing
@@ -14,6 +15,18 @@ final class ChaosRun {
         case join = "trainers joined"
         case drain = "trainers asked to leave"
         case killAll = "everything killed"
+        case freezeTrainer = "trainers frozen"
+        case slowTrainer = "trainers slowed to a fifth of a core"
+        case fillDisk = "full disks"
+        case cable = "cables pulled"
+        case blackhole = "blackholes"
+        case reset = "resets"
+        case narrow = "narrow links"
+        case delay = "delays with jitter"
+        case drip = "slow drips"
+        case corruption = "links that flip bits"
+        case halfOpen = "half-open connections"
+        case cut = "cuts in mid-frame"
     }
 
     /// What was done, and how long it took.
@@ -22,61 +35,105 @@ final class ChaosRun {
         /// Seconds from the start of a coordinator to the next commit.
         var comebacks: [Double] = []
         var slotsComputedTwice = 0
-        var stepsRedone = 0
+        var timesRedone = 0
+        var flippedBits = 0
 
         static func + (left: Report, right: Report) -> Report {
             Report(
                 strikes: left.strikes.merging(right.strikes, uniquingKeysWith: +),
                 comebacks: left.comebacks + right.comebacks,
                 slotsComputedTwice: left.slotsComputedTwice + right.slotsComputedTwice,
-                stepsRedone: left.stepsRedone + right.stepsRedone)
+                timesRedone: left.timesRedone + right.timesRedone,
+                flippedBits: left.flippedBits + right.flippedBits)
         }
     }
 
     static let steps = 80
+    /// The means that this machine has.
+    private static let abilities = Set(Ability.allCases.filter { $0.obstacle == nil })
 
-    let folder: String
+    let cluster: RigCluster
+    private let strikes: [Strike]
+    private let disk: SmallDisk?
+    private let proxy: ChaosProxy?
     private var random: CounterRandom
-    private var coordinator: LineupProcess?
-    private var trainers: [LineupProcess] = []
-    private var halted: [(process: LineupProcess, until: Date)] = []
-    private var startedAt = Date()
+    private var heals: [(until: Date, heal: () -> Void)] = []
     private var isComingBack = false
     private var report = Report()
-    private var address = ""
-    private var trainersEver = 0
 
-    init(seed: UInt64) {
+    /// Every fourth schedule runs as on one machine, every fourth on nodes of their own where that
+    /// is possible, the others through a proxy; every fifth on a small disk.
+    init(seed: UInt64) throws {
         random = CounterRandom(seed: seed, step: 7, purpose: .audit)
-        folder = LocalRun.folder("chaos-\(seed)")
+        var folder = LocalRun.folder("chaos-\(seed)")
+        var strikes = Strike.allCases.prefix { $0 != .freezeTrainer }
+        if Self.abilities.contains(.freezer) { strikes.append(.freezeTrainer) }
+        if Self.abilities.contains(.quota) { strikes.append(.slowTrainer) }
+        if seed % 5 == 4, Self.abilities.contains(.smallDisk) {
+            disk = try SmallDisk(folder, kilobytes: 24_000)
+            folder += "/run"
+            strikes.append(.fillDisk)
+        } else {
+            disk = nil
+        }
+        let wiring: RigCluster.Wiring
+        switch seed % 4 {
+        case 0:
+            wiring = .plain
+            proxy = nil
+        case 3 where Self.abilities.contains(.network):
+            wiring = .nodes(try VirtualNetwork())
+            proxy = nil
+            strikes += [.cable, .blackhole, .narrow]
+            if Self.abilities.contains(.reset) { strikes.append(.reset) }
+        default:
+            let made = ChaosProxy(seed: seed)
+            wiring = .proxied(made)
+            proxy = made
+            strikes += [
+                .blackhole, .reset, .narrow, .delay, .drip, .corruption, .halfOpen, .cut,
+            ]
+        }
+        self.strikes = Array(strikes)
+        cluster = try RigCluster(
+            lineup: LineupProcess.executable(), folder: folder,
+            settings: LocalRun.values(steps: Self.steps, every: 25), wiring: wiring)
+    }
+
+    var folder: String { cluster.folder }
+
+    /// Ends what is left of it.
+    func remove() {
+        cluster.end()
+        proxy?.stop()
+        disk?.remove()
+        try? FileManager.default.removeItem(atPath: disk?.path ?? folder)
     }
 
     /// Runs to the end.
     ///
     /// - Returns: nil when the run did not come to its end; an issue is recorded.
     func run() throws -> Report? {
-        try startCoordinator()
+        try cluster.startCoordinator()
         for _ in 0..<1 + random.index(below: 3) { try startTrainer() }
         let deadline = Date().addingTimeInterval(150)
         var nextStrike = Date().addingTimeInterval(1)
         while Date() < deadline {
             usleep(15_000)
-            for (process, until) in halted where Date() > until { process.send(SIGCONT) }
-            halted.removeAll { Date() > $0.until }
-            let step = lastStep()
-            noteComeback()
-            if let coordinator, !coordinator.isRunning {
+            heal(all: false)
+            let step = cluster.lastStep()
+            try noteComeback(step)
+            if !cluster.coordinator.isRunning {
+                let coordinator = cluster.coordinator!
                 guard try coordinator.wait() == 0 else {
                     Issue.record("the coordinator ended: \(coordinator.errors.suffix(3_000))")
                     return nil
                 }
                 return try finished()
             }
-            let isMild = step > Self.steps * 8 / 10
-            if isMild {
-                for (process, _) in halted { process.send(SIGCONT) }
-                halted = []
-                if trainers.allSatisfy({ !$0.isRunning }) { try startTrainer() }
+            if step > Self.steps * 8 / 10 {
+                heal(all: true)
+                if cluster.trainers.allSatisfy({ !$0.isRunning }) { try startTrainer() }
             } else if Date() > nextStrike {
                 nextStrike = Date().addingTimeInterval(
                     0.05 + 0.01 * Double(random.index(below: 60)))
@@ -85,105 +142,158 @@ final class ChaosRun {
         }
         Issue.record(
             """
-            the run did not end within 150 s, step \(lastStep()) of \(Self.steps); \
-            \(report.strikes); coordinator: \(coordinator?.errors.suffix(2_000) ?? "")
-            trainers: \(trainers.filter(\.isRunning).map { $0.errors.suffix(500) })
+            the run did not end within 150 s, step \(cluster.lastStep()) of \(Self.steps); \
+            \(report.strikes); coordinator: \(cluster.coordinator.errors.suffix(2_000))
+            trainers: \(cluster.trainers.filter(\.isRunning).map { $0.process.errors.suffix(500) })
             """)
         return nil
     }
 
-    private func startCoordinator() throws {
-        startedAt = Date()
-        coordinator = try LineupProcess(
-            ["coordinator", folder, "--bind", "tcp://127.0.0.1:*"]
-                + LocalRun.settings(steps: Self.steps, every: 25))
-        let again = try LocalRun.address(of: coordinator!)
-        if !address.isEmpty, again != address {
-            Issue.record("a new coordinator listens at \(again), not at \(address)")
-        }
-        address = again
-    }
-
     private func startTrainer() throws {
-        trainersEver += 1
-        trainers.append(
-            try LineupProcess([
-                "trainer", "--coordinator", address, "--slots-at-once", "1", "--patience", "15",
-            ]))
+        let needsGroup = strikes.contains(.freezeTrainer) || strikes.contains(.slowTrainer)
+        let group =
+            needsGroup
+            ? try ControlGroup(
+                cores: strikes.contains(.slowTrainer) ? 8 : nil,
+                freezes: strikes.contains(.freezeTrainer)) : nil
+        try cluster.startTrainer(group: group)
     }
 
     private func strike() throws {
-        trainers.removeAll { !$0.isRunning }
-        guard let strike = Strike.allCases.randomElement(using: &random) else { return }
-        let victim = trainers.randomElement(using: &random)
+        cluster.forgetTheDead()
+        guard let strike = strikes.randomElement(using: &random) else { return }
+        let victim = cluster.trainers.randomElement(using: &random)
+        let seconds = 0.2 + 0.01 * Double(random.index(below: 300))
         switch strike {
         case .killTrainer:
-            victim?.killTree()
-            trainers.removeAll { $0 === victim }
-            if trainers.count < 3 { try startTrainer() }
+            victim?.process.killTree()
+            cluster.forgetTheDead()
+            if cluster.trainers.count < 3 { try startTrainer() }
         case .killCoordinator:
-            coordinator!.killTree()
-            isComingBack = true
-            try startCoordinator()
-        case .haltTrainer: halt(victim, seconds: 0.2 + 0.01 * Double(random.index(below: 300)))
-        case .haltCoordinator:
-            halt(coordinator, seconds: 0.1 + 0.01 * Double(random.index(below: 200)))
+            cluster.coordinator.killTree()
+            try comeBack()
+        case .haltTrainer: if let victim { halt(victim.process, seconds: seconds) }
+        case .haltCoordinator: halt(cluster.coordinator, seconds: seconds * 0.7)
         case .join:
-            guard trainers.count < 4 else { return }
+            guard cluster.trainers.count < 4 else { return }
             try startTrainer()
         case .drain:
-            guard trainers.count > 1 else { return }
-            victim?.send(SIGINT)
+            guard cluster.trainers.count > 1 else { return }
+            victim?.process.send(SIGTERM)
         case .killAll:
-            // Once in a while.
-            guard random.index(below: 3) == 0 else { return }
-            for process in trainers + [coordinator!] { process.killTree() }
-            trainers = []
-            isComingBack = true
-            try startCoordinator()
+            cluster.killAll()
+            try comeBack()
             for _ in 0..<2 { try startTrainer() }
+        case .freezeTrainer:
+            guard let group = victim?.group else { return }
+            group.freeze(true)
+            later(seconds) { group.freeze(false) }
+        case .slowTrainer:
+            guard let group = victim?.group else { return }
+            try group.limit(cores: 0.2)
+            later(3 * seconds) { try? group.limit(cores: 8) }
+        case .fillDisk: try fillDisk()
+        default:
+            guard let victim else { return }
+            strikeNetwork(strike, victim, seconds: seconds)
         }
         report.strikes[strike, default: 0] += 1
     }
 
-    private func halt(_ process: LineupProcess?, seconds: Double) {
-        guard let process, process.isRunning else { return }
-        process.send(SIGSTOP)
-        halted.append((process, Date().addingTimeInterval(seconds)))
+    private func comeBack() throws {
+        isComingBack = true
+        try cluster.startCoordinator()
     }
 
-    private func lastStep() -> Int {
-        guard let reader = try? LedgerReader(run: folder) else { return 0 }
-        defer { try? reader.close() }
-        return ((try? reader.run()) ?? nil)?.lastStep ?? 0
+    private func halt(_ process: LineupProcess, seconds: Double) {
+        process.send(SIGSTOP)
+        later(seconds) { process.send(SIGCONT) }
+    }
+
+    private func later(_ seconds: Double, _ heal: @escaping () -> Void) {
+        heals.append((Date().addingTimeInterval(seconds), heal))
+    }
+
+    private func heal(all: Bool) {
+        for (until, heal) in heals where all || Date() > until { heal() }
+        heals.removeAll { all || Date() > $0.until }
+    }
+
+    /// The ledger cannot be written: the run ends, and goes on when there is room.
+    private func fillDisk() throws {
+        heal(all: true)
+        disk!.fill()
+        defer { disk!.relieve() }
+        let deadline = Date().addingTimeInterval(5)
+        while cluster.coordinator.isRunning, Date() < deadline { usleep(20_000) }
+        guard !cluster.coordinator.isRunning else { return }
+        let code = try cluster.coordinator.wait()
+        guard code == 1, cluster.coordinator.errors.contains("space") else {
+            throw RigError("a full disk gave \(code): \(cluster.coordinator.errors.suffix(1_000))")
+        }
+        disk!.relieve()
+        cluster.killAll()
+        try comeBack()
+        for _ in 0..<2 { try startTrainer() }
+    }
+
+    private func strikeNetwork(
+        _ strike: Strike, _ victim: RigCluster.Worker, seconds: Double
+    ) {
+        if let node = victim.node, let head = cluster.coordinatorNode {
+            switch strike {
+            case .cable: node.setLink(up: false)
+            case .blackhole: node.setBlackhole(to: head, true)
+            case .reset: node.resetConnections()
+            default: node.limit(kilobitsPerSecond: 800)
+            }
+            let cluster = cluster
+            later(seconds) { cluster.heal(node) }
+        } else if let proxy {
+            let links = [victim.controlLink, victim.dataLink, cluster.bulkLink].compactMap(\.self)
+            let link = links[random.index(below: links.count)]
+            var conditions = ChaosProxy.Conditions()
+            switch strike {
+            case .blackhole: conditions.isBlackhole = true
+            case .narrow: conditions.bytesPerSecond = 100_000
+            case .delay:
+                conditions.delay = .milliseconds(40)
+                conditions.jitter = .milliseconds(120)
+            case .drip: conditions.dripBytes = 200
+            case .corruption: conditions.bytesPerFlip = 20_000
+            case .halfOpen: return proxy.strike(.halfOpen, on: link)
+            case .cut:
+                return proxy.strike(.cut(afterBytes: random.index(below: 100_000)), on: link)
+            default: return proxy.strike(.reset, on: link)
+            }
+            proxy.set(conditions, on: link)
+            later(seconds) { proxy.set(.init(), on: link) }
+        }
     }
 
     /// The first commit of a coordinator that was started again.
-    private func noteComeback() {
-        guard isComingBack, halted.isEmpty, let reader = try? LedgerReader(run: folder)
-        else { return }
-        defer { try? reader.close() }
-        let start = startedAt.timeIntervalSince1970
-        guard let last = try? reader.run()?.lastStep, last > 0,
-            let step = try? reader.steps(in: last...last).first, step.committed > start
+    private func noteComeback(_ last: Int) throws {
+        guard isComingBack, heals.isEmpty, last > 0 else { return }
+        let start = cluster.coordinatorStartedAt.timeIntervalSince1970
+        guard let step = try cluster.ledger().steps(in: last...last).first, step.committed > start
         else { return }
         isComingBack = false
         report.comebacks.append(step.committed - start)
     }
 
     private func finished() throws -> Report {
-        for trainer in trainers {
-            trainer.send(SIGCONT)
-            let code = try trainer.wait(seconds: 40)
-            // A halted trainer finds the run over; one that was asked to leave says so.
+        heal(all: true)
+        for trainer in cluster.trainers {
+            let code = try trainer.process.wait(seconds: 60)
+            // One that was away finds the run over; one that was asked to leave says so.
             #expect(
-                [0, 75].contains(code) || trainer.errors.contains("no coordinator"),
-                "a trainer ended with \(code): \(trainer.errors.suffix(500))")
+                [0, 75].contains(code) || trainer.process.errors.contains("no coordinator"),
+                "a trainer ended with \(code): \(trainer.process.errors.suffix(500))")
         }
-        let reader = try LedgerReader(run: folder)
-        defer { try? reader.close() }
-        report.slotsComputedTwice = try reader.miniBatches().count { $0.attempt > 1 }
-        report.stepsRedone = try reader.events().count { $0.kind == "redo" }
+        let ledger = try cluster.ledger()
+        report.slotsComputedTwice = try ledger.miniBatches().count { $0.attempt > 0 }
+        report.timesRedone = try ledger.events().count { $0.kind == "redo" }
+        report.flippedBits = proxy?.counts.flippedBits ?? 0
         return report
     }
 }

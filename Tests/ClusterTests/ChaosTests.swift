@@ -1,3 +1,4 @@
+import FaultRig
 import Foundation
 import Storage
 import Testing
@@ -23,11 +24,13 @@ import Testing
         let minutes = environment["LINEUP_CHAOS_MINUTES"].flatMap(Double.init)
         let seed = environment["LINEUP_CHAOS_SEED"].flatMap(UInt64.init) ?? 1
         let start = Date()
+        for line in Ability.lacking { print("chaos: this machine lacks \(line)") }
         var total = ChaosRun.Report()
         var count: UInt64 = 0
         while minutes.map({ Date().timeIntervalSince(start) < 60 * $0 }) ?? (count < 20) {
-            let chaos = ChaosRun(seed: seed + count)
+            let chaos = try ChaosRun(seed: seed + count)
             count += 1
+            defer { chaos.remove() }
             guard let report = try chaos.run() else {
                 Issue.record("schedule \(seed + count - 1)")
                 return
@@ -40,7 +43,6 @@ import Testing
                 try ClusterTests.ledgerDigest(chaos.folder) == Self.undisturbed.get().ledger,
                 "\(schedule)")
             try LocalRun.checkLedger(chaos.folder, steps: ChaosRun.steps)
-            try? FileManager.default.removeItem(atPath: chaos.folder)
             total = total + report
         }
         print(Self.summary(total, schedules: count))
@@ -95,8 +97,8 @@ import Testing
             chaos: \(strikes)
             chaos: next commit after a coordinator's start: median \(second(0.5)), 95 % \
             \(second(0.95)), longest \(second(1)) of \(comebacks.count)
-            chaos: \(report.slotsComputedTwice) slots computed again, \(report.stepsRedone) times \
-            steps redone
+            chaos: \(report.slotsComputedTwice) slots computed again, \(report.timesRedone) times \
+            steps redone, \(report.flippedBits) bits flipped on the way
             """
     }
 }

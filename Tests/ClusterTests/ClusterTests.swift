@@ -1,4 +1,5 @@
 import Basics
+import FaultRig
 import Foundation
 import Storage
 import Testing
