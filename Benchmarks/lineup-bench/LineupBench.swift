@@ -24,17 +24,21 @@ struct MeasureCommand: ParsableCommand {
         abstract: "Run benchmarks and print medians, intervals and ratios.",
         discussion: """
             Parts: \(Part.all.map(\.name).joined(separator: ", ")). The beginning of a name stands \
-            for every part that begins so.
+            for every part that begins so. Parts that begin with faults- are run only when they are \
+            named.
 
             Example: lineup-bench measure --parts machinery --rounds 9
             """
     )
 
-    @Option(help: "Parts, separated by commas or spaces; all where empty.")
+    @Option(help: "Parts, separated by commas or spaces; all but faults-... where empty.")
     var parts = ""
 
     @Option(help: "Rounds of every part; its own number where not given.")
     var rounds: Int?
+
+    @Option(help: "Seed of what faults-... parts draw.")
+    var seed: UInt64 = 1
 
     @Option(help: "File that receives the results as JSON.")
     var json: String?
@@ -66,7 +70,7 @@ struct MeasureCommand: ParsableCommand {
         }
         let bench = Bench(
             lineup: lineup ?? beside, own: own, python: python, peers: peers, folder: folder,
-            rounds: rounds, machine: machine)
+            rounds: rounds, seed: seed, machine: machine)
         var report = Report(machine: machine)
         for part in chosen {
             say("\(part.name): \(part.what)")
@@ -92,7 +96,7 @@ struct MeasureCommand: ParsableCommand {
                 "there is no part '\(name)'; there are "
                     + Part.all.map(\.name).joined(separator: ", "))
         }
-        guard !names.isEmpty else { return Part.all }
+        guard !names.isEmpty else { return Part.all.filter { !$0.name.hasPrefix("faults-") } }
         return Part.all.filter { part in names.contains { part.name.hasPrefix($0) } }
     }
 }
@@ -105,6 +109,7 @@ struct Bench {
     let peers: String
     let folder: String
     let rounds: Int?
+    let seed: UInt64
     let machine: Machine
 
     /// Slots at once where the machine is used as a whole.
@@ -163,6 +168,8 @@ struct Part: Sendable {
     static let all: [Part] =
         [.machineryResNet, .machineryBasic, .machinerySmall, .scalingBasic, .scalingResNet]
         + [.step, .stepLarge, .stepBF16, .evaluation]
+        + [.faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything]
+        + [.faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators]
 
     /// Settings of a run whose steps are all alike and whose images are decoded once.
     static func settings(_ some: [String]) -> [String] {

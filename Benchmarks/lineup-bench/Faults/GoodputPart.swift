@@ -1,0 +1,308 @@
+import Basics
+import FaultRig
+import Foundation
+import Storage
+
+extension Part {
+    private static let goodputWhat =
+        "eight trainers on 0.2 core each, through the proxy; a fault every 5 s for --rounds minutes, "
+        + "half a minute without before and after"
+
+    /// R6: work done per second that a trainer lives, with faults beside without.
+    static let faultsGoodput = Part(
+        name: "faults-goodput", what: goodputWhat, obstacle: lacking([.quota])
+    ) { bench in
+        let start = ContinuousClock.now
+        let minutes = bench.rounds ?? 2
+        let crops = try bench.crops(withSets: false)
+        let slots = 128
+        let proxy = ChaosProxy(seed: bench.seed)
+        defer { proxy.stop() }
+        let cluster = try bench.cluster(
+            "goodput", crops: crops,
+            settings: tiny(
+                slots: slots,
+                [
+                    "schedule.steps=1000000", "checkpoint.every_steps=0",
+                    "checkpoint.recovery_seconds=60", "augmentation.flip=false",
+                    "augmentation.crop=false",
+                ]), wiring: .proxied(proxy), expectedTrainers: 8)
+        defer { cluster.end() }
+        try cluster.startCoordinator()
+        let storm = try Storm(cluster, proxy, random: bench.draws(6))
+        try cluster.wait(forTrainers: 8, seconds: 120)
+        try cluster.wait(forSteps: 5)
+        let before = try storm.calm(seconds: 30)
+        say(String(format: "without faults %.2f slots a second and trainer", before.rate(slots)))
+        let struck = try storm.rage(seconds: 60 * Double(minutes))
+        try storm.settle()
+        let after = try storm.calm(seconds: 30)
+        let base = (before.rate(slots) + after.rate(slots)) / 2
+        let goodput = struck.rate(slots) / base
+        let lost = struck.liveSeconds * max(0, 1 - goodput)
+        let share = { (seconds: Double) in
+            String(format: "%.1f %%", 100 * seconds / struck.liveSeconds)
+        }
+        let steps = try cluster.seconds(ofSteps: struck.steps)
+        return Measurement(
+            name: "faults-goodput", what: goodputWhat, unit: "slots a second and live trainer",
+            sides: [
+                Side(
+                    name: "without faults, before and after",
+                    series: Series([before.rate(slots), after.rate(slots)])),
+                Side(name: "with a fault every 5 s", series: Series([struck.rate(slots)])),
+                Side(name: "seconds a step with faults", series: Series(steps)),
+            ],
+            ratios: [
+                Ratio(
+                    of: "with / without", series: Series([goodput]), wanted: "at least 0.97",
+                    isMet: goodput >= 0.97)
+            ],
+            notes: [
+                "struck: \(storm.told)",
+                String(
+                    format: "%.0f live trainer-seconds, %.0f lost: %@ recomputing, %@ detection, "
+                        + "%@ waiting", struck.liveSeconds, lost, share(storm.recomputing(struck)),
+                    share(storm.detection(struck)),
+                    share(max(0, lost - storm.recomputing(struck) - storm.detection(struck)))),
+                "a trainer lives from the first step that it computes in until it is struck, and "
+                    + "again from the end of that",
+                String(
+                    format: "counted from HELLO on: %.3f",
+                    struck.work(slots) / struck.secondsFromHello / base),
+                "seed \(bench.seed)",
+            ], seconds: (ContinuousClock.now - start).inSeconds)
+    }
+}
+
+/// Faults on a cluster, one every five seconds, and an account of who lived when.
+private final class Storm {
+    /// What was done in a span of time.
+    struct Span {
+        let steps: ClosedRange<Int>
+        let begun: Double
+        let ended: Double
+        /// Seconds that trainers were members and not struck.
+        let liveSeconds: Double
+        /// The same from HELLO on.
+        let secondsFromHello: Double
+
+        func work(_ slots: Int) -> Double { Double(steps.count * slots) }
+        func rate(_ slots: Int) -> Double { work(slots) / liveSeconds }
+    }
+
+    enum Fault: String, CaseIterable {
+        case kill = "killed", halt = "halted", freeze = "frozen", reset = "reset"
+        case partition = "cut off", slow = "slowed", join = "joined"
+    }
+
+    private struct Blow {
+        let fault: Fault
+        let at: Double
+        var until: Double
+        let name: String
+    }
+
+    private let cluster: RigCluster
+    private let proxy: ChaosProxy
+    private var random: CounterRandom
+    private let freezes = Ability.freezer.obstacle == nil
+    private static let cores = 0.2
+    private static let slowCores = 0.07
+    private var blows: [Blow] = []
+    private var names: [(worker: RigCluster.Worker, ended: Double?)] = []
+    private var heals: [(at: Double, heal: () -> Void)] = []
+
+    init(_ cluster: RigCluster, _ proxy: ChaosProxy, random: CounterRandom) throws {
+        self.cluster = cluster
+        self.proxy = proxy
+        self.random = random
+        for _ in 0..<8 { try start() }
+    }
+
+    private func start() throws {
+        let worker = try cluster.startTrainer(
+            patience: 60, group: ControlGroup(cores: 1, freezes: freezes))
+        names.append((worker, nil))
+    }
+
+    /// Loading is not what is measured: a trainer is held to its share from its first step on.
+    private func limitThoseThatWork() throws {
+        let last = cluster.lastStep()
+        guard last > 0 else { return }
+        let working = try cluster.contributors(ofStep: last)
+        for trainer in cluster.trainers {
+            guard let name = try cluster.name(of: trainer), working.contains(name),
+                !limited.contains(name)
+            else { continue }
+            limited.insert(name)
+            try trainer.group?.limit(cores: Self.cores)
+        }
+    }
+    private var limited: Set<String> = []
+
+    func calm(seconds: Double) throws -> Span {
+        try span(seconds: seconds) { _ in }
+    }
+
+    func rage(seconds: Double) throws -> Span {
+        var next = secondsSince1970() + 5
+        return try span(seconds: seconds) { now in
+            if now >= next {
+                next += 5
+                try self.strike(at: now)
+            }
+        }
+    }
+
+    /// Ends every fault and waits until eight trainers work.
+    func settle() throws {
+        for (_, heal) in heals { heal() }
+        heals = []
+        try cluster.wait(forTrainers: 8, seconds: 120)
+        while cluster.trainers.count > 8 {
+            cluster.trainers[0].process.send(SIGTERM)
+            try cluster.trainers[0].process.wait(seconds: 30)
+            cluster.forgetTheDead()
+        }
+        try limitThoseThatWork()
+        try cluster.wait(forSteps: 3)
+    }
+
+    private func span(seconds: Double, each: (Double) throws -> Void) throws -> Span {
+        let first = cluster.lastStep()
+        let begun = try cluster.committed(first)
+        while secondsSince1970() - begun < seconds {
+            usleep(50_000)
+            let now = secondsSince1970()
+            for (at, heal) in heals where at <= now { heal() }
+            heals.removeAll { $0.at <= now }
+            try limitThoseThatWork()
+            try each(now)
+            guard cluster.coordinator.isRunning else {
+                throw BenchFailure(cluster.coordinator.errors.suffix(1_000).description)
+            }
+        }
+        let last = cluster.lastStep()
+        let ended = try cluster.committed(last)
+        return Span(
+            steps: first + 1...last, begun: begun, ended: ended,
+            liveSeconds: try live(begun, ended, fromHello: false),
+            secondsFromHello: try live(begun, ended, fromHello: true))
+    }
+
+    private func strike(at now: Double) throws {
+        cluster.forgetTheDead()
+        let kinds = Fault.allCases.filter { $0 != .freeze || freezes }
+        let fault = kinds[random.index(below: kinds.count)]
+        let struck = Set(blows.filter { $0.until > now }.map(\.name))
+        let able = try cluster.trainers.filter {
+            guard let name = try cluster.name(of: $0) else { return false }
+            return limited.contains(name) && !struck.contains(name)
+        }
+        guard !able.isEmpty else { return }
+        let victim = able[random.index(below: able.count)]
+        let name = try cluster.name(of: victim)!
+        let until = now + random.seconds(1...3)
+        var end = until
+        switch fault {
+        case .kill:
+            victim.process.killTree()
+            names[names.firstIndex { $0.worker === victim }!].ended = now
+            end = .infinity
+            cluster.forgetTheDead()
+            if cluster.trainers.count < 8 { try start() }
+        case .halt:
+            victim.process.send(SIGSTOP)
+            heals.append((until, { victim.process.send(SIGCONT) }))
+        case .freeze:
+            victim.group?.freeze(true)
+            heals.append((until, { victim.group?.freeze(false) }))
+        case .reset:
+            for link in [victim.controlLink!, victim.dataLink!] { proxy.strike(.reset, on: link) }
+            end = now
+        case .partition:
+            for link in [victim.controlLink!, victim.dataLink!] {
+                proxy.set(.init(isBlackhole: true), on: link)
+                heals.append((until, { [proxy] in proxy.set(.init(), on: link) }))
+            }
+        case .slow:
+            try victim.group?.limit(cores: Self.slowCores)
+            heals.append((until, { try? victim.group?.limit(cores: Self.cores) }))
+        case .join:
+            // A joiner, and later somebody leaves in good order.
+            guard cluster.trainers.count < 9 else {
+                victim.process.send(SIGTERM)
+                names[names.firstIndex { $0.worker === victim }!].ended = now
+                blows.append(Blow(fault: .join, at: now, until: now, name: name))
+                return
+            }
+            try start()
+            end = now
+        }
+        blows.append(Blow(fault: fault, at: now, until: end, name: name))
+    }
+
+    /// Seconds in a span that trainers lived and could work, all together.
+    private func live(_ begun: Double, _ ended: Double, fromHello: Bool) throws -> Double {
+        let ledger = try cluster.ledger()
+        let records = try ledger.workers().filter { $0.role == "trainer" }
+        var firstWork: [String: Double] = [:]
+        let commits = Dictionary(
+            uniqueKeysWithValues: try ledger.steps().map { ($0.step, $0.committed) })
+        for batch in try ledger.miniBatches() where firstWork[batch.worker] == nil {
+            // From the beginning of the first step in which it took part.
+            firstWork[batch.worker] = commits[batch.step - 1] ?? 0
+        }
+        var total = 0.0
+        for (worker, stop) in names {
+            guard let record = records.last(where: { $0.process == Int(worker.process.identifier) })
+            else { continue }
+            let hello =
+                records.first { $0.process == record.process }?.joined ?? record.joined
+            guard let from = fromHello ? hello : firstWork[record.worker] else { continue }
+            let low = max(begun, from)
+            let high = min(ended, stop ?? .infinity)
+            guard high > low else { continue }
+            total += high - low
+            for blow in blows where blow.name == record.worker && blow.fault != .kill {
+                let overlap = min(high, blow.until) - max(low, blow.at)
+                let share = blow.fault == .slow ? 1 - Self.slowCores / Self.cores : 1
+                if overlap > 0 { total -= overlap * share }
+            }
+        }
+        return total
+    }
+
+    /// Trainer-seconds that went into slots which were leased before.
+    func recomputing(_ span: Span) -> Double {
+        let batches = (try? cluster.ledger().miniBatches(in: span.steps)) ?? []
+        return batches.filter { $0.attempt > 0 }.reduce(0) { $0 + ($1.seconds ?? 0) }
+    }
+
+    /// Trainer-seconds that the others waited for work to be leased again: from when the step should
+    /// have been over to the lease.
+    func detection(_ span: Span) -> Double {
+        guard let ledger = try? cluster.ledger(), let steps = try? ledger.steps(in: span.steps),
+            let seconds = try? cluster.seconds(ofSteps: span.steps),
+            let events = try? ledger.events()
+        else { return 0 }
+        let usual = Series.median(seconds)
+        var total = 0.0
+        for (place, step) in steps.enumerated() {
+            let begun = step.committed - seconds[place]
+            let first = events.first {
+                ($0.kind == "leased_again" || $0.kind == "worker_left") && $0.time > begun
+                    && $0.time < step.committed
+            }
+            if let first { total += max(0, first.time - begun - usual) * 7 }
+        }
+        return total
+    }
+
+    var told: String {
+        Fault.allCases.map { fault in
+            "\(blows.count { $0.fault == fault }) \(fault.rawValue)"
+        }.joined(separator: ", ")
+    }
+}
