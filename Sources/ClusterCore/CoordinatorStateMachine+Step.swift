@@ -490,9 +490,6 @@ extension CoordinatorStateMachine {
         let sorted = slotSeconds.sorted()
         let median = stepSeconds.count < 3 || sorted.isEmpty ? nil : sorted[sorted.count / 2]
         let late = median.map { max(Duration.seconds(2 * $0), configuration.suspicionMin) }
-        func isSilent(_ id: String) -> Bool {
-            now - workers[id]!.lastHeard > configuration.suspicionMin
-        }
         var helpers: [String]?
         var actions: [CoordinatorAction] = []
         for slot in 0..<configuration.slotCount {
@@ -502,7 +499,7 @@ extension CoordinatorStateMachine {
             guard claims < wanted, claims + open.count <= wanted else { continue }
             let timely = open.filter { lease in
                 let isLate = late.map { now - lease.since > $0 } ?? false
-                return !isLate && !isSilent(lease.worker)
+                return !isLate && !isSilent(lease.worker, now: now)
             }
             guard !open.isEmpty, claims + timely.count < wanted else { continue }
             // Those that have nothing left to compute.
@@ -510,7 +507,8 @@ extension CoordinatorStateMachine {
                 let busy = (0..<configuration.slotCount).reduce(into: Set<String>()) {
                     $0.formUnion(flight!.openLeases(of: $1).map(\.worker))
                 }
-                helpers = roster.all.filter { !busy.contains($0) && !isSilent($0) }.reversed()
+                helpers = roster.all.filter { !busy.contains($0) && !isSilent($0, now: now) }
+                    .reversed()
             }
             guard
                 let place = helpers!.lastIndex(where: {
@@ -524,9 +522,37 @@ extension CoordinatorStateMachine {
                 .event(
                     kind: "leased_again", severity: .info,
                     text: "slot \(slot) of step \(flight!.step) goes to \(helper) too: "
-                        + "\(slow) \(isSilent(slow) ? "is silent" : "takes long")"))
+                        + "\(slow) \(isSilent(slow, now: now) ? "is silent" : "takes long")"))
         }
         return actions.isEmpty ? [] : actions + replan(now: now)
+    }
+
+    private func isSilent(_ id: String, now: Duration) -> Bool {
+        now - workers[id]!.lastHeard > configuration.suspicionMin
+    }
+
+    /// A step whose slots all have results does not wait for silent members: they listen until they
+    /// have caught up, and are members again from the next step on that they have staged.
+    mutating func sideline(now: Duration) -> [CoordinatorAction] {
+        guard flight!.hasAllResults else { return [] }
+        let silent = roster.all.filter { isSilent($0, now: now) }
+        let missing = silent.filter { flight!.ready[$0] == nil }
+        guard !missing.isEmpty, silent.count < roster.count else { return [] }
+        var actions: [CoordinatorAction] = []
+        for id in missing {
+            roster.remove(id)
+            followers.append(id)
+            workers[id]!.stage = .following
+            workers[id]!.hasLoaded = true
+            workers[id]!.appliedStep = cursor
+            lease(flight!.release(id), now: now)
+            actions.append(
+                .event(
+                    kind: "sidelined", severity: .info,
+                    text: "step \(flight!.step) does not wait for \(id), which is silent"))
+        }
+        flight!.movedAt = now
+        return actions + replan(now: now)
     }
 
     /// A member that alone holds up a step that is otherwise done, or whose data connections do not

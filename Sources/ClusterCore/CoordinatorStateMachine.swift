@@ -310,6 +310,7 @@ public struct CoordinatorStateMachine: Sendable {
             }
         case .stepping:
             actions += speculate(now: now)
+            actions += sideline(now: now)
             actions += expelBlocker(now: now)
         case .finishing: actions += finishIfDone(now: now)
         default: break

@@ -228,7 +228,7 @@ final class ChaosRun {
         while cluster.coordinator.isRunning, Date() < deadline { usleep(20_000) }
         guard !cluster.coordinator.isRunning else { return }
         let code = try cluster.coordinator.wait()
-        guard code == 1, cluster.coordinator.errors.contains("space") else {
+        guard code == 1, cluster.coordinator.errors.contains("make room") else {
             throw RigError("a full disk gave \(code): \(cluster.coordinator.errors.suffix(1_000))")
         }
         disk!.relieve()

@@ -15,7 +15,7 @@ extension Part {
         let start = ContinuousClock.now
         let minutes = bench.rounds ?? 2
         let crops = try bench.crops(withSets: false)
-        let slots = 128
+        let slots = 160
         let proxy = ChaosProxy(seed: bench.seed)
         defer { proxy.stop() }
         let cluster = try bench.cluster(
@@ -23,7 +23,7 @@ extension Part {
             settings: tiny(
                 slots: slots,
                 [
-                    "schedule.steps=1000000", "checkpoint.every_steps=0",
+                    "batch.identities=10", "schedule.steps=1000000", "checkpoint.every_steps=0",
                     "checkpoint.recovery_seconds=60", "augmentation.flip=false",
                     "augmentation.crop=false",
                 ]), wiring: .proxied(proxy), expectedTrainers: 8)

@@ -18,8 +18,7 @@ extension Part {
         defer { proxy.stop() }
         let cluster = try bench.cluster(
             "join", crops: crops,
-            settings: endless(
-                identities: 6, slots: 4, ["network.channels=64", "network.embedding_dim=256"]),
+            settings: endless(identities: 6, slots: 4),
             wiring: .proxied(proxy), expectedTrainers: 2)
         defer { cluster.end() }
         try cluster.startCoordinator()

@@ -57,7 +57,11 @@ extension Part {
             let perWorker = Dictionary(grouping: again, by: \.worker)
                 .mapValues { $0.reduce(0) { $0 + ($1.seconds ?? 0) } }
             extra.append(total - median)
-            recomputed.append(perWorker.values.max() ?? 0)
+            // A slot whose loss was in already stands in the ledger as the victim's, though another
+            // computes its gradient again.
+            let slot = Series.median(
+                try cluster.ledger().miniBatches(in: before...before).compactMap(\.seconds))
+            recomputed.append(max(slot, perWorker.values.max() ?? 0))
             beyond.append(total - median - recomputed.last!)
             detection.append((left?.time ?? .infinity) - struck)
             calm += usual
@@ -78,16 +82,16 @@ extension Part {
             sides: [
                 Side(name: "undisturbed step", series: Series(calm)),
                 Side(name: "the killed step is longer by", series: Series(extra)),
-                Side(name: "slots computed again", series: Series(recomputed)),
+                Side(name: "one slot, or those seen again", series: Series(recomputed)),
                 Side(name: "until the loss is seen", series: Series(detection)),
             ],
             ratios: [
                 Ratio(
-                    of: "longer, less slots again", series: figure,
+                    of: "longer, less that", series: figure,
                     wanted: "p50 at most 0.050, p99 0.250", isMet: isMet)
             ],
             notes: [
-                "longer, less slots again: \(figure.spread)", "seed \(bench.seed)",
+                "longer, less that: \(figure.spread)", "seed \(bench.seed)",
                 "every step of \(steps.count) committed once",
             ], seconds: (ContinuousClock.now - start).inSeconds)
     }
