@@ -101,8 +101,9 @@ let package = Package(
         .executableTarget(
             name: "lineup-bench",
             dependencies: [
-                "Basics", "Settings", "Storage", "Images", "Datasets", "Tensors", "Networks",
-                "MetricLearning", "Training", "Scoring", "EvalWorker", "FaultRig", arguments,
+                "Basics", "Settings", "Protocol", "Transport", "Storage", "Images", "Datasets",
+                "Tensors", "Networks", "MetricLearning", "Training", "Scoring", "EvalWorker",
+                "FaultRig", arguments,
             ],
             path: "Benchmarks/lineup-bench",
             swiftSettings: shared
@@ -145,7 +146,7 @@ let package = Package(
             name: "FaultRig", dependencies: ["Basics", "Storage"], path: "Tests/FaultRig",
             swiftSettings: shared),
         tests("FaultRigTests", ["FaultRig", "Basics"]),
-        tests("ClusterTests", ["FaultRig", "Storage", "Basics"]),
+        tests("ClusterTests", ["FaultRig", "Storage", "Transport", "Protocol", "Basics"]),
     ],
     cxxLanguageStandard: .cxx20
 )

@@ -33,7 +33,7 @@ extension CoordinatorStateMachine {
         #endif
         // Somebody may have started another coordinator of this run: the ledger knows.
         if hello.term > term { return [.readTerm(worker)] }
-        if quarantined.contains(worker) {
+        if isQuarantined(worker) {
             return refuse(.numerics, "worker \(worker) has computed wrongly; check its machine")
         }
         if hello.role == .trainer, hello.hasState_p, hello.stateStep > UInt64(tip.step) {
@@ -69,6 +69,13 @@ extension CoordinatorStateMachine {
         // The shell adds settings and addresses.
         actions.append(.send(.welcome(welcome(worker)), to: worker))
         return actions
+    }
+
+    /// A process that is started again has another name, but the same key.
+    private func isQuarantined(_ worker: String) -> Bool {
+        if quarantined.contains(worker) { return true }
+        guard let key = WorkerName.key(of: worker) else { return false }
+        return quarantined.all.contains { WorkerName.key(of: $0) == key }
     }
 
     /// The ledger's term, for a worker that speaks of a newer one than this coordinator's.
@@ -522,11 +529,7 @@ extension CoordinatorStateMachine {
         switch phase {
         case .loading: actions += loadingSettled(now: now)
         case .stepping where wasMember:
-            let orphans = flight!.release(id)
-            lease(orphans, now: now)
-            leaseAudits(now: now)
-            // Who folds a block and who audits it stays the same within a fold.
-            if configuration.audit.isOn { flight!.fold += 1 }
+            takeOver(from: id, now: now)
             flight!.movedAt = now
             actions += replan(now: now)
         case .holding, .gathering: actions += boundary(now: now)

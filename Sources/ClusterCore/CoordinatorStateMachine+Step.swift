@@ -69,6 +69,14 @@ extension CoordinatorStateMachine {
         leaseAudits(now: now)
     }
 
+    /// Gives what a worker had to members; it is no longer one.
+    mutating func takeOver(from id: String, now: Duration) {
+        lease(flight!.release(id), now: now)
+        leaseAudits(now: now)
+        // Who folds a block and who audits it stays the same within a fold.
+        if configuration.audit.isOn { flight!.fold += 1 }
+    }
+
     /// Gives slots that nobody has to the members with the fewest.
     mutating func lease(_ slots: [Int], now: Duration) {
         guard !slots.isEmpty else { return }
@@ -545,7 +553,7 @@ extension CoordinatorStateMachine {
             workers[id]!.stage = .following
             workers[id]!.hasLoaded = true
             workers[id]!.appliedStep = cursor
-            lease(flight!.release(id), now: now)
+            takeOver(from: id, now: now)
             actions.append(
                 .event(
                     kind: "sidelined", severity: .info,

@@ -33,25 +33,31 @@ final class BulkServer: Sendable {
     private let wakeup = Wakeup()
     private let clock = ContinuousClock()
     private let logger = Logger(label: "lineup.bulk")
-    private static let pieceBytesMax = 4 << 20
+    /// Nil where the cluster has no keys.
+    private let admission: Admission?
+    private let refusals: Refusals
     private static let receiversMax = 4
 
     /// Binds the channel and starts its thread.
     init(
         _ context: Context, bind: String, advertised: String?, host: String, run: UInt64,
-        folder: RunFolder,
+        folder: RunFolder, admission: Admission?, refusals: Refusals,
         report: @escaping @Sendable (Event) -> Void
     ) throws {
         self.run = run
         self.folder = folder
+        self.admission = admission
+        self.refusals = refusals
         self.report = report
         let bound = Mutex<Result<String, TransportError>?>(nil)
         let ready = DispatchSemaphore(value: 0)
         let box = ServerBox()
         Thread.detachNewThread {
             do throws(TransportError) {
+                // Answers to the chunks and pieces that one peer may have under way.
                 let socket = try Socket(
-                    context, .router, frameBytesMax: WireCodec.payloadBytesMax)
+                    context, .server, frameBytesMax: WireCodec.payloadBytesMax,
+                    receiveQueueMax: 64, sendQueueMax: 64)
                 let address = try socket.bindForData(
                     bind, host: host, advertised: advertised)
                 bound.withLock { $0 = .success(address) }
@@ -79,11 +85,21 @@ final class BulkServer: Sendable {
         while !isStopping.withLock({ $0 }) {
             Poller.wait([socket], wakeup: wakeup, timeout: .milliseconds(500))
             while let frames = socket.receive() {
-                guard frames.count == 3, let peer = frames[0].text,
+                guard frames.count == 3,
                     let header = try? frames[1].withUnsafeBytes({ bytes throws(ProtocolError) in
                         try WireCodec.decodeHeader(bytes)
                     }), header.run == run
-                else { continue }
+                else {
+                    refusals.note("what is no message")
+                    continue
+                }
+                guard isAllowed(header.kind, frames[1]) else {
+                    refusals.note(
+                        "a bulk message that its key's role does not send",
+                        frames[1].key?.hex ?? "no key")
+                    continue
+                }
+                let peer = frames[0].data
                 switch header.kind {
                 case .fetch: answer(header, to: peer, on: socket)
                 case .checkpoint:
@@ -95,8 +111,17 @@ final class BulkServer: Sendable {
         }
     }
 
+    /// Trainers bring checkpoints, and trainers and evaluators fetch them.
+    private func isAllowed(_ kind: WireDataHeader.Kind, _ frame: Frame) -> Bool {
+        guard let admission else { return true }
+        guard let key = frame.key, let roles = admission.entry(for: key)?.roles else {
+            return false
+        }
+        return roles.contains(.trainer) || kind == .fetch && roles.contains(.evaluator)
+    }
+
     private func take(
-        _ header: WireDataHeader, _ payload: Frame, from peer: String, on socket: Socket,
+        _ header: WireDataHeader, _ payload: Frame, from peer: Data, on socket: Socket,
         _ receivers: inout [Key: CheckpointReceiver],
         _ nextPieceReport: inout ContinuousClock.Instant
     ) {
@@ -107,7 +132,7 @@ final class BulkServer: Sendable {
                 guard Int(clamping: header.total) == known.byteCount else {
                     throw StorageError(
                         .invalidValue,
-                        "the state of step \(key.step) is \(header.total) bytes long at \(peer), "
+                        "the state of step \(key.step) is \(header.total) bytes long at \(header.worker), "
                             + "\(known.byteCount) at who sent its beginning")
                 }
                 receiver = known
@@ -154,14 +179,14 @@ final class BulkServer: Sendable {
         }
     }
 
-    private func credit(_ peer: String, on socket: Socket) {
+    private func credit(_ peer: Data, on socket: Socket) {
         var header = WireDataHeader()
         header.kind = .credit
         header.length = 1
         socket.send([WireCodec.encode(header)], to: peer)
     }
 
-    private func answer(_ request: WireDataHeader, to peer: String, on socket: Socket) {
+    private func answer(_ request: WireDataHeader, to peer: Data, on socket: Socket) {
         var header = request
         do {
             let bytes = try piece(request)
@@ -180,7 +205,7 @@ final class BulkServer: Sendable {
             (2...3).contains(parts.count) && parts[0] == "checkpoints"
             && (parts.count == 2 || parts[1] == "recovery")
             && CheckpointStore.step(fileName: String(parts[parts.count - 1])) != nil
-        guard isCheckpoint, request.length <= UInt64(Self.pieceBytesMax) else {
+        guard isCheckpoint, request.length <= UInt64(FileFetcher.pieceBytes) else {
             throw CoordinatorError(.failed, "'\(request.file)' is not a checkpoint of this run")
         }
         let handle = try FileHandle(

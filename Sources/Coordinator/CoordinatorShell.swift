@@ -6,7 +6,7 @@ internal import Logging
 internal import Protocol
 internal import Settings
 internal import Storage
-internal import Transport
+public import Transport
 
 /// How a coordinator is started.
 public struct CoordinatorOptions: Sendable {
@@ -18,6 +18,8 @@ public struct CoordinatorOptions: Sendable {
     public var bulkAdvertised: String?
     /// Whether a bind that others can reach is allowed without keys.
     public var isInsecure: Bool
+    /// The coordinator's key and whom it admits; nil without keys.
+    public var keys: CoordinatorKeys?
     /// Trainers that the first step waits for.
     public var expectedTrainers: Int
     /// Evaluators that the end of the run waits for.
@@ -32,13 +34,14 @@ public struct CoordinatorOptions: Sendable {
     /// Names every option.
     public init(
         bind: String, bulkBind: String? = nil, bulkAdvertised: String? = nil, isInsecure: Bool,
-        expectedTrainers: Int, expectedEvaluators: Int, startPatience: Duration = .seconds(60),
-        host: String, version: String
+        keys: CoordinatorKeys? = nil, expectedTrainers: Int, expectedEvaluators: Int,
+        startPatience: Duration = .seconds(60), host: String, version: String
     ) {
         self.bind = bind
         self.bulkBind = bulkBind
         self.bulkAdvertised = bulkAdvertised
         self.isInsecure = isInsecure
+        self.keys = keys
         self.expectedTrainers = expectedTrainers
         self.expectedEvaluators = expectedEvaluators
         self.startPatience = startPatience
@@ -62,7 +65,7 @@ public final class CoordinatorShell {
     private let runID: UInt64
     private let ledger: Ledger
     private var machine: CoordinatorStateMachine
-    private let context = Context()
+    private let context: Context
     private let control: Socket
     private let bulk: BulkServer
     private let mailbox = Mailbox<Input>()
@@ -71,7 +74,11 @@ public final class CoordinatorShell {
     private let clock = ContinuousClock()
     private let begun: ContinuousClock.Instant
     private var awake = AwakeClock()
-    private var descriptors: [Int32: String] = [:]
+    private var connections: Connections
+    private let refusals = Refusals(label: "lineup.coordinator")
+    private var mistakes: (since: ContinuousClock.Instant, count: Int)
+    /// Version of the allow list that trainers know.
+    private var toldVersion = 0
     private var outcome: CoordinatorOutcome?
     /// Where workers connect.
     public let address: String
@@ -81,21 +88,15 @@ public final class CoordinatorShell {
     /// - Throws: what is wrong with run, data set, ledger, checkpoints or address.
     public init(folder: RunFolder, dataSet: DataSet, options: CoordinatorOptions) throws {
         try Address.check(options.bind)
-        for address in [options.bulkBind, options.bulkAdvertised].compactMap(\.self) {
-            try Address.check(address)
+        for address in [options.bind, options.bulkBind].compactMap(\.self) {
+            try Address.checkBind(
+                address, hasKeys: options.keys != nil, isInsecure: options.isInsecure)
         }
-        let open = [options.bind, options.bulkBind].compactMap(\.self).first {
-            !Address.isLocal($0)
-        }
-        if let open, !options.isInsecure {
-            throw TransportError(
-                .badAddress,
-                "address '\(open)' can be reached from other machines and messages are "
-                    + "not encrypted; bind 127.0.0.1, or write --insecure on a network you trust")
-        }
+        if let advertised = options.bulkAdvertised { try Address.check(advertised) }
         self.folder = folder
         self.options = options
         begun = clock.now
+        mistakes = (begun, 0)
         var plan = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
         if let notice = plan.notice { logger.notice("\(notice)") }
         ledger = try Ledger(path: folder.ledger, lockPath: folder.path + "/" + Ledger.lockName)
@@ -109,7 +110,14 @@ public final class CoordinatorShell {
             configuration: Self.configuration(
                 folder, options, run: runID, dataset: dataSet.digest),
             source: plan, recovery: recovered.recovery)
-        control = try Socket(context, .router, frameBytesMax: WireCodec.controlBytesMax)
+        let admission = options.keys?.admission
+        context = try Context(keys: options.keys?.own, refusals: refusals) { key in
+            admission?.entry(for: key) != nil
+        }
+        connections = Connections(admission)
+        control = try Socket(
+            context, .server, frameBytesMax: WireCodec.workerMessageBytesMax,
+            sendQueueMax: 1_000)
         try control.watchConnections()
         address = Address.reachable(
             try Self.bind(control, options, leftBy: folder.addressFile), from: options.host)
@@ -117,6 +125,7 @@ public final class CoordinatorShell {
         bulk = try BulkServer(
             context, bind: options.bulkBind ?? Self.bulkAddress(options.bind),
             advertised: options.bulkAdvertised, host: options.host, run: runID, folder: folder,
+            admission: admission, refusals: refusals,
             report: { mailbox.post(.bulk($0)) })
         for note in recovered.notes { perform([note]) }
         // An extended run has not ended any more.
@@ -179,8 +188,10 @@ public final class CoordinatorShell {
             receive()
             for input in mailbox.take() { handle(input) }
             perform(machine.tick(now: now))
+            admissionChanged()
             if clock.now >= nextStatus {
                 nextStatus = clock.now + .milliseconds(500)
+                refusals.report()
                 sendStatus()
             }
         }
@@ -194,6 +205,7 @@ public final class CoordinatorShell {
 
     private func finish() throws {
         bulk.stop()
+        refusals.report(isLast: true)
         switch outcome! {
         case .finished:
             try ledger.setState(.finished)
@@ -213,48 +225,86 @@ public final class CoordinatorShell {
     // MARK: In
 
     private func receive() {
-        while let frames = control.receive() {
-            // Before the descriptor of this message is noted: an older connection may have had it.
+        // A bounded share, so that no peer keeps the machine from its clock.
+        for _ in 0..<4_096 {
+            guard let frames = control.receive() else { break }
+            // Before this message's connection is noted: an older one may have had its descriptor.
             closeConnections()
-            guard frames.count == 2, let worker = frames[0].text else { continue }
-            let descriptor = frames[1].sourceDescriptor
-            if descriptor >= 0, descriptors[descriptor] != worker {
-                // An older connection of this worker may still be about to end: it is no loss.
-                for (old, name) in descriptors where name == worker { descriptors[old] = nil }
-                descriptors[descriptor] = worker
+            guard frames.count == 2 else {
+                refusals.note("a message of another form", "\(frames.count) frames")
+                continue
             }
-            do throws(ProtocolError) {
-                let envelope = try frames[1].withUnsafeBytes { bytes throws(ProtocolError) in
-                    try WireCodec.decode(bytes)
-                }
-                guard envelope.run == 0 || envelope.run == runID, let body = envelope.body else {
-                    refuse(worker, "speaks of another run")
-                    continue
-                }
-                perform(machine.received(body, from: worker, now: now))
-            } catch {
-                logger.warning(
-                    "refused a message", metadata: ["worker.id": "\(worker)", "why": "\(error)"])
-                if error.code == .version { refuse(worker, error.message) }
-            }
+            receive(frames[1], at: frames[0].data)
         }
         closeConnections()
     }
 
-    private func refuse(_ worker: String, _ text: String) {
+    private func receive(_ frame: Frame, at route: Data) {
+        guard connections.admits(frame) else {
+            return refusals.note(
+                "a message with a key that is not allowed any more", frame.key?.hex ?? "no key")
+        }
+        let envelope: WireEnvelope
+        do throws(ProtocolError) {
+            envelope = try frame.withUnsafeBytes { bytes throws(ProtocolError) in
+                try WireCodec.decode(bytes)
+            }
+        } catch {
+            refusals.note(
+                "what is no message",
+                "\(connections.worker(at: route) ?? "a stranger"): \(error.message)")
+            if error.code == .version { refuse(route, .version, error.message) }
+            return
+        }
+        guard envelope.run == 0 || envelope.run == runID, let body = envelope.body else {
+            refusals.note("a message of another run", connections.worker(at: route) ?? "a stranger")
+            return refuse(route, .version, "speaks of another run")
+        }
+        if case .hello(let hello) = body,
+            let why = connections.open(route, hello, frame: frame)
+        {
+            note(kind: "refused", severity: .warning, text: why)
+            return refuse(route, .role, why)
+        }
+        guard let worker = connections.worker(at: route) else {
+            // A worker of an earlier term, or one whose connection was lost: it starts over.
+            control.send([WireCodec.encode(.stop(.sayHelloAgain), run: runID)], to: route)
+            return
+        }
+        perform(machine.received(body, from: worker, now: now))
+    }
+
+    private func refuse(_ route: Data, _ code: WireRefusal.Code, _ text: String) {
         var refusal = WireRefusal()
-        refusal.code = .version
+        refusal.code = code
         refusal.message = text
-        send(.refusal(refusal), to: worker)
+        control.send([WireCodec.encode(.refusal(refusal), run: runID)], to: route)
     }
 
     private func closeConnections() {
         for event in control.connectionEvents() {
-            guard case .closed(let descriptor) = event,
-                let worker = descriptors.removeValue(forKey: descriptor)
-            else { continue }
+            switch event {
+            case .opened: break
+            case .failed: refusals.note("a connection that could not be agreed on")
+            case .closed(let descriptor):
+                guard let worker = connections.closed(descriptor: descriptor) else { continue }
+                perform(machine.disconnected(worker, now: now))
+            }
+        }
+    }
+
+    /// What a change of the allow list brings: whoever is no longer on it goes, and trainers hear whom
+    /// they may let in.
+    private func admissionChanged() {
+        for (worker, route, why) in connections.closeDisallowed() {
+            refuse(route, .role, why)
+            note(kind: "refused", severity: .warning, text: "\(worker): \(why)")
             perform(machine.disconnected(worker, now: now))
         }
+        guard let (keys, version) = options.keys?.admission.trainers, version != toldVersion
+        else { return }
+        toldVersion = version
+        for worker in connections.trainers { send(.admission(WireAdmission(keys)), to: worker) }
     }
 
     private func handle(_ input: Input) {
@@ -344,10 +394,16 @@ public final class CoordinatorShell {
             welcome.settings = folder.settings.canonicalJSON
             welcome.settingsDigest = folder.settings.digest
             welcome.dataAddress = bulk.address
+            if let keys = options.keys?.admission.trainers.keys {
+                welcome.admission = WireAdmission(keys)
+            }
             body = .welcome(welcome)
         }
-        if !control.send([WireCodec.encode(body, run: runID)], to: worker) {
-            logger.debug("a message found no connection", metadata: ["worker.id": "\(worker)"])
+        guard let route = connections.route(to: worker),
+            control.send([WireCodec.encode(body, run: runID)], to: route)
+        else {
+            return logger.debug(
+                "a message found no connection", metadata: ["worker.id": "\(worker)"])
         }
     }
 
@@ -419,7 +475,20 @@ public final class CoordinatorShell {
         }
     }
 
+    /// A peer's mistakes in the ledger: this many in this time, what is beyond is counted alone.
+    private static let mistakesMax = 20
+    private static let mistakesWindow = Duration.seconds(10)
+
+    private func mayRecordMistake() -> Bool {
+        if clock.now - mistakes.since > Self.mistakesWindow { mistakes = (clock.now, 0) }
+        mistakes.count += 1
+        return mistakes.count <= Self.mistakesMax
+    }
+
     private func note(kind: String, severity: EventSeverity, text: String) {
+        if ["refused", "protocol"].contains(kind), !mayRecordMistake() {
+            return refusals.note("a message that no worker should send", text)
+        }
         let level: Logger.Level =
             switch severity {
             case .info: .info
@@ -449,14 +518,9 @@ public final class CoordinatorShell {
 
 extension WorkerRecord {
     init(_ hello: WireHello) {
-        let role =
-            switch hello.role {
-            case .trainer: "trainer"
-            case .evaluator: "evaluator"
-            default: "observer"
-            }
         self.init(
-            worker: hello.worker, role: role, process: Int(hello.processID), host: hello.host,
+            worker: hello.worker, role: hello.role.word, process: Int(hello.processID),
+            host: hello.host,
             device: hello.device, joined: Ledger.secondsSince1970())
     }
 }
@@ -484,5 +548,22 @@ extension MiniBatchRecord {
                 step: record.step, slot: $0.slot, attempt: $0.attempt - 1, worker: $0.worker,
                 seconds: $0.computeSeconds)
         }
+    }
+}
+
+extension WireAdmission {
+    init(_ keys: [PublicKey]) {
+        self.init()
+        trainers = keys.map { Data($0.bytes) }
+    }
+}
+
+extension WireStop {
+    /// For a worker that is not known here.
+    static var sayHelloAgain: WireStop {
+        var stop = WireStop()
+        stop.reason = .expelled
+        stop.message = "say HELLO again"
+        return stop
     }
 }

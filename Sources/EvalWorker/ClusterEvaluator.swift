@@ -7,12 +7,14 @@ internal import Scoring
 internal import Settings
 internal import Storage
 public import Tensors
-internal import Transport
+public import Transport
 
 /// How an evaluator of a cluster is started.
 public struct ClusterEvaluatorOptions: Sendable {
     /// Control address of the coordinator.
     public var coordinator: String
+    /// This evaluator's key and the coordinator's; nil without keys.
+    public var keys: WorkerKeys?
     /// Where images are embedded.
     public var device: Device
     /// The run's data on this machine; nil where the coordinator's settings name it.
@@ -28,10 +30,11 @@ public struct ClusterEvaluatorOptions: Sendable {
 
     /// Names every option.
     public init(
-        coordinator: String, device: Device, dataRoot: String?, once: Bool, patience: Duration,
-        host: String, version: String
+        coordinator: String, keys: WorkerKeys? = nil, device: Device, dataRoot: String?,
+        once: Bool, patience: Duration, host: String, version: String
     ) {
         self.coordinator = coordinator
+        self.keys = keys
         self.device = device
         self.dataRoot = dataRoot
         self.once = once
@@ -56,7 +59,7 @@ public final class ClusterEvaluator {
 
     private let options: ClusterEvaluatorOptions
     private let worker: String
-    private let context = Context()
+    private let context: Context
     private let link: WorkerLink
     private let mailbox = Mailbox<Input>()
     private let stop = StopRequest()
@@ -75,10 +78,14 @@ public final class ClusterEvaluator {
     /// - Throws: ``TransportError`` for an address that cannot be used.
     public init(options: ClusterEvaluatorOptions) throws {
         self.options = options
-        worker = WorkerName.make(
-            role: "evaluator", host: options.host,
-            process: ProcessInfo.processInfo.processIdentifier)
-        link = try WorkerLink(context, coordinator: options.coordinator, worker: worker)
+        // Nothing is bound here: nobody asks to come in.
+        context = try Context(
+            keys: options.keys?.own, refusals: Refusals(label: "lineup.evaluator")
+        ) { _ in false }
+        link = try WorkerLink(
+            context, coordinator: options.coordinator, role: .evaluator, keys: options.keys,
+            host: options.host)
+        worker = link.worker
         machine = EvaluatorStateMachine(worker: worker, once: options.once)
         begun = clock.now
         lostAt = clock.now
@@ -113,11 +120,11 @@ public final class ClusterEvaluator {
     private var now: Duration { clock.now - begun }
 
     private func receive() throws {
-        for event in link.socket.connectionEvents() {
+        for event in try link.connectionEvents() {
             switch event {
             case .closed: machine.connectionClosed()
-            case .opened:
-                perform(machine.connectionOpened(now: now))
+            case .opened: perform(machine.connectionOpened(now: now))
+            case .failed: break
             }
         }
         for body in try link.receive() where end == nil {
@@ -214,10 +221,10 @@ public final class ClusterEvaluator {
     private func score(_ grant: WireEvaluationGrant) {
         let (mailbox, context, run, stop) = (mailbox, context, link.run, stop)
         let (scorer, welcome) = (scorer!, welcome)
-        let identity = "\(worker)-fetch-\(grant.step)"
+        let name = "\(worker)-\(grant.step)"
         Thread.detachNewThread {
             Self.score(
-                grant, scorer, welcome, context, identity: identity, run: run, stop: stop
+                grant, scorer, welcome, context, name: name, run: run, stop: stop
             ) { mailbox.post(.scored($0)) }
             mailbox.post(.done)
         }
@@ -225,7 +232,7 @@ public final class ClusterEvaluator {
 
     private static func score(
         _ grant: WireEvaluationGrant, _ scorer: CheckpointScorer, _ welcome: WireWelcome,
-        _ context: Context, identity: String, run: UInt64, stop: StopRequest,
+        _ context: Context, name: String, run: UInt64, stop: StopRequest,
         report: @escaping @Sendable (WireEvaluationRows) -> Void
     ) {
         let step = grant.step
@@ -239,7 +246,7 @@ public final class ClusterEvaluator {
         }
         do {
             let checkpoint = try GrantedCheckpoint.open(
-                grant, welcome, context, identity: identity, run: run)
+                grant, welcome, context, name: name, run: run)
             scorer.score(
                 checkpoint, sets: grant.sets, concurrently: true, stop: stop
             ) { set, outcome in
@@ -279,7 +286,7 @@ private enum GrantedCheckpoint {
 
     static func open(
         _ grant: WireEvaluationGrant, _ welcome: WireWelcome, _ context: Context,
-        identity: String, run: UInt64
+        name: String, run: UInt64
     ) throws -> CheckpointReader {
         let shared = welcome.runDirectory + "/" + grant.file
         if let reader = try? CheckpointReader(path: shared, verifying: .weights),
@@ -290,8 +297,8 @@ private enum GrantedCheckpoint {
         let byteCount = Int(clamping: grant.byteCount)
         func fetch(_ count: Int) throws -> Data {
             try FileFetcher.fetch(
-                context, from: welcome.dataAddress, identity: identity + "-\(count)", run: run,
-                file: grant.file, byteCount: min(count, byteCount))
+                context, from: welcome.dataAddress, run: run, file: grant.file,
+                byteCount: min(count, byteCount))
         }
         var start = try fetch(Self.headerBytesGuess)
         let headerBytes = try start.withUnsafeBytes {
@@ -310,7 +317,7 @@ private enum GrantedCheckpoint {
         // The optimizer's tensors stay where they are: a hole has their place. The file is needed by
         // its name only until it is open.
         let path = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "lineup-\(identity).safetensors"
+            "lineup-\(name).safetensors"
         ).path
         defer { try? FileManager.default.removeItem(atPath: path) }
         try fetch(header.weightsEnd).write(to: URL(fileURLWithPath: path))

@@ -19,11 +19,14 @@ public enum WireCodec {
     /// Longest control message accepted, in bytes: a plan for 4,096 slots of 512 samples fits.
     public static let controlBytesMax = 32 << 20
 
+    /// Longest control message of a worker accepted, in bytes: a HELLO with 4,096 slots fits well.
+    public static let workerMessageBytesMax = 256 << 10
+
     /// Longest data header accepted, in bytes.
     public static let headerBytesMax = 4 << 10
 
-    /// Longest data payload accepted, in bytes.
-    public static let payloadBytesMax = 8 << 20
+    /// Longest data payload accepted, in bytes: a piece of a file; blocks and chunks are shorter.
+    public static let payloadBytesMax = 2 << 20
 
     /// One control message as the bytes of one frame.
     public static func encode(_ body: WireBody, run: UInt64) -> Data {

@@ -230,7 +230,8 @@ final class SnapshotSender: @unchecked Sendable {
                 header.recovery = recovery
                 try file.header.withUnsafeBytes { start in
                     try ChunkSender.send(
-                        context, to: address, identity: "\(worker)-send-\(number)", base: header,
+                        context, to: address,
+                        identity: kind == .state ? "\(worker)-send-\(number)" : "", base: header,
                         segments: [start] + file.tensors.map(\.bytes), isCancelled: isObsolete)
                 }
                 withExtendedLifetime(copy) {}

@@ -122,11 +122,14 @@ extension TrainerShell {
         // A bounded share, so that control messages and progress are never late.
         for _ in 0..<256 {
             guard end == nil, let frames = data.receive() else { return }
-            guard frames.count == 3, let peer = frames[0].text,
+            guard frames.count == 3, let peer = frames[0].text, isGenuine(frames[1], from: peer),
                 let header = try? frames[1].withUnsafeBytes({ bytes throws(ProtocolError) in
                     try WireCodec.decodeHeader(bytes)
                 }), header.run == link.run, link.run != 0
-            else { continue }
+            else {
+                refusals.note("a data message", frames.first?.text ?? "")
+                continue
+            }
             switch header.kind {
             case .partial, .result, .wantPartials, .wantResults:
                 take(header, frames[2], from: peer)
@@ -134,6 +137,11 @@ extension TrainerShell {
             default: continue
             }
         }
+    }
+
+    /// Whether a message comes from the peer that it is named after.
+    private func isGenuine(_ frame: Frame, from peer: String) -> Bool {
+        context.keys == nil || admitted.admits(frame, from: peer)
     }
 
     func take(_ header: WireDataHeader, _ payload: Frame, from peer: String) {

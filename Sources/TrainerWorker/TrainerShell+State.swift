@@ -112,14 +112,12 @@ extension TrainerShell {
         case .checkpoint:
             let context = context
             let welcome = welcome
-            let identity = worker + "-fetch-\(epoch)"
             let run = link.run
             Thread.detachNewThread {
                 mailbox.post(
                     .loaded(
                         Result {
-                            let reader = try Self.checkpoint(
-                                load, welcome, context, identity: identity, run: run)
+                            let reader = try Self.checkpoint(load, welcome, context, run: run)
                             return try Self.state(
                                 of: reader, step: step, configuration: configuration)
                         }, epoch: epoch))
@@ -130,15 +128,14 @@ extension TrainerShell {
 
     /// From the run's folder where this machine sees it, else over the data channel.
     private static func checkpoint(
-        _ load: WireLoadState, _ welcome: WireWelcome, _ context: Context, identity: String,
-        run: UInt64
+        _ load: WireLoadState, _ welcome: WireWelcome, _ context: Context, run: UInt64
     ) throws -> CheckpointReader {
         let path = welcome.runDirectory + "/" + load.file
         if let reader = try? CheckpointReader(path: path), reader.digests.state == load.digest {
             return reader
         }
         let bytes = try FileFetcher.fetch(
-            context, from: welcome.dataAddress, identity: identity, run: run, file: load.file,
+            context, from: welcome.dataAddress, run: run, file: load.file,
             byteCount: Int(clamping: load.byteCount))
         let reader = try CheckpointReader(path: load.file, files: MemoryFile(bytes))
         guard reader.digests.state == load.digest else {

@@ -10,12 +10,14 @@ internal import Storage
 internal import Synchronization
 public import Tensors
 internal import Training
-internal import Transport
+public import Transport
 
 /// How a trainer is started.
 public struct TrainerOptions: Sendable {
     /// Control address of the coordinator.
     public var coordinator: String
+    /// This trainer's key and the coordinator's; nil without keys.
+    public var keys: WorkerKeys?
     /// Where slots are computed.
     public var device: Device
     /// Slots computed at once, each on a thread of its own.
@@ -35,10 +37,12 @@ public struct TrainerOptions: Sendable {
 
     /// Names every option.
     public init(
-        coordinator: String, device: Device, slotThreads: Int, dataRoot: String?, bind: String,
-        advertised: String? = nil, patience: Duration, host: String, version: String
+        coordinator: String, keys: WorkerKeys? = nil, device: Device, slotThreads: Int,
+        dataRoot: String?, bind: String, advertised: String? = nil, patience: Duration,
+        host: String, version: String
     ) {
         self.coordinator = coordinator
+        self.keys = keys
         self.device = device
         self.slotThreads = slotThreads
         self.dataRoot = dataRoot
@@ -95,7 +99,10 @@ public final class TrainerShell {
 
     let options: TrainerOptions
     let worker: String
-    let context = Context()
+    let context: Context
+    /// Whom this trainer's data socket lets in, where the cluster has keys.
+    let admitted = AdmittedKeys()
+    let refusals = Refusals(label: "lineup.trainer")
     let link: WorkerLink
     let data: Socket
     let dataAddress: String
@@ -131,10 +138,12 @@ public final class TrainerShell {
     /// - Throws: ``TransportError`` for an address that cannot be used.
     public init(options: TrainerOptions) throws {
         self.options = options
-        worker = WorkerName.make(
-            role: "trainer", host: options.host,
-            process: ProcessInfo.processInfo.processIdentifier)
-        link = try WorkerLink(context, coordinator: options.coordinator, worker: worker)
+        context = try Context(
+            keys: options.keys?.own, refusals: refusals, admits: admitted.admits)
+        link = try WorkerLink(
+            context, coordinator: options.coordinator, role: .trainer, keys: options.keys,
+            host: options.host)
+        worker = link.worker
         data = try Socket(context, .router, frameBytesMax: WireCodec.payloadBytesMax)
         dataAddress = try data.bindForData(
             options.bind, host: options.host, advertised: options.advertised)
@@ -168,6 +177,7 @@ public final class TrainerShell {
             }
             for input in mailbox.take() where end == nil { handle(input) }
             perform(machine.tick(now: now))
+            refusals.report()
             checkPatience()
         }
         pool.stop()
@@ -179,15 +189,19 @@ public final class TrainerShell {
     // MARK: Control
 
     private func receiveControl() throws {
-        for event in link.socket.connectionEvents() {
+        for event in try link.connectionEvents() {
             switch event {
             case .closed: machine.connectionClosed()
-            case .opened:
-                perform(machine.connectionOpened(now: now))
+            case .opened: perform(machine.connectionOpened(now: now))
+            case .failed: break
             }
         }
         for body in try link.receive() where end == nil {
-            if case .welcome(let welcome) = body { welcomed(welcome) }
+            switch body {
+            case .welcome(let welcome): welcomed(welcome)
+            case .admission(let admission): admitted.replace(with: admission.trainers)
+            default: break
+            }
             perform(machine.received(body, now: now))
         }
     }
@@ -196,6 +210,7 @@ public final class TrainerShell {
         // A coordinator that was replaced may still speak.
         guard welcome.term >= self.welcome.term else { return }
         self.welcome = welcome
+        admitted.replace(with: welcome.admission.trainers)
         snapshots?.coordinator = welcome.dataAddress
     }
 

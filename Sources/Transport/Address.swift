@@ -36,17 +36,49 @@ public enum Address {
         }
     }
 
+    /// Refuses to let other machines in without keys.
+    ///
+    /// - Throws: ``TransportError`` that shows the address and what to do.
+    public static func checkBind(
+        _ address: String, hasKeys: Bool, isInsecure: Bool
+    ) throws(TransportError) {
+        try check(address)
+        guard !isLocal(address), !hasKeys, !isInsecure else { return }
+        throw TransportError(
+            .badAddress,
+            "address '\(address)' can be reached from other machines, and there are no keys; make "
+                + "some with 'lineup keys create', bind 127.0.0.1, or write --insecure on a network "
+                + "you trust")
+    }
+
     /// The one of a socket's two addresses, separated by a space, over which it is reached fastest.
     ///
     /// A Unix socket counts where it can be opened: its name is random and seen only in the network
     /// namespace of its owner, so that it answers nowhere else.
     public static func choose(_ addresses: String) -> String {
-        guard let gap = addresses.range(of: " " + localPrefix) else { return addresses }
-        let local = String(addresses[addresses.index(after: gap.lowerBound)...])
-        return answers(local) ? local : String(addresses[..<gap.lowerBound])
+        let parts = addresses.split(separator: " ")
+        if let local = parts.dropFirst().first(where: { $0.hasPrefix(localPrefix) }),
+            answers(String(local))
+        {
+            return String(local)
+        }
+        return parts.first.map(String.init) ?? addresses
     }
 
     static let localPrefix = "ipc://@"
+
+    /// Adds the key that whoever listens at an address holds.
+    public static func adding(_ key: PublicKey?, to addresses: String) -> String {
+        key.map { "\(addresses) \(keyPrefix)\($0.hex)" } ?? addresses
+    }
+
+    /// The key that whoever listens at an address must hold, nil where none is said.
+    public static func key(in addresses: String) -> PublicKey? {
+        addresses.split(separator: " ").lazy.filter { $0.hasPrefix(keyPrefix) }
+            .compactMap { PublicKey(hex: $0.dropFirst(keyPrefix.count)) }.first
+    }
+
+    private static let keyPrefix = "curve="
 
     /// Whether somebody listens at an abstract Unix socket, `ipc://@NAME`.
     private static func answers(_ address: String) -> Bool {

@@ -115,14 +115,13 @@ public enum FileFetcher {
     ///   - byteCount: the first bytes that are wanted, at most as many as the file has.
     /// - Throws: ``TransportError`` when nobody answers or the coordinator refuses.
     public static func fetch(
-        _ context: Context, from address: String, identity: String, run: UInt64, file: String,
+        _ context: Context, from address: String, run: UInt64, file: String,
         byteCount: Int, silence: Duration = .seconds(20), isCancelled: () -> Bool = { false }
     ) throws(TransportError) -> Data {
         guard byteCount >= 0, byteCount <= 1 << 40 else {
             throw TransportError(.system, "fetch \(file): \(byteCount) bytes are no checkpoint")
         }
-        let socket = try Socket(
-            context, .dealer, identity: identity, frameBytesMax: WireCodec.payloadBytesMax)
+        let socket = try Socket(context, .dealer, frameBytesMax: WireCodec.payloadBytesMax)
         try socket.connect(address)
         var data = Data(count: byteCount)
         let pieces = (byteCount + pieceBytes - 1) / pieceBytes

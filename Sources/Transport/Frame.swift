@@ -42,6 +42,13 @@ public final class Frame: @unchecked Sendable {
     /// A copy of the frame.
     public var data: Data { withUnsafeBytes { Data($0) } }
 
+    /// Key that the frame's connection was opened with, as the gatekeeper has established it; nil on
+    /// a socket without keys.
+    public var key: PublicKey? {
+        guard let text = lineup_zmq_user_id(message) else { return nil }
+        return PublicKey(hex: Substring(String(cString: text)))
+    }
+
     /// File descriptor of the connection that the frame came over, -1 when unknown.
     public var sourceDescriptor: Int32 { lineup_zmq_source_fd(message) }
 }

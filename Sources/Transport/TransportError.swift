@@ -7,6 +7,7 @@ public struct TransportError: LineupError, Equatable {
     public enum Code: Sendable, Equatable {
         case addressInUse
         case badAddress
+        case badKey
         case notLocal
         case system
     }
@@ -16,7 +17,7 @@ public struct TransportError: LineupError, Equatable {
     /// One sentence for people.
     public let message: String
 
-    /// Addresses come from the operator.
+    /// Addresses and keys come from the operator.
     public var isBadInput: Bool { code != .system }
 
     package init(_ code: Code, _ message: String) {

@@ -13,7 +13,7 @@ import Transport
 /// Belongs to the thread that calls ``poll(timeout:)``.
 final class ClusterObserver {
     private let link: WorkerLink
-    private let context = Context()
+    private let context: Context
     private let worker: String
     private let mode: TerminalMode
     private var screen = TerminalScreen()
@@ -27,11 +27,13 @@ final class ClusterObserver {
     private(set) var ending: String?
     private(set) var heardAt = ContinuousClock().now
 
-    init(address: String) throws {
-        worker = WorkerName.make(
-            role: "observer", host: hostName(),
-            process: ProcessInfo.processInfo.processIdentifier)
-        link = try WorkerLink(context, coordinator: address, worker: worker)
+    init(address: String, keys: WorkerKeys?) throws {
+        context = try Context(
+            keys: keys?.own, refusals: Refusals(label: "lineup.observer")
+        ) { _ in false }
+        link = try WorkerLink(
+            context, coordinator: address, role: .observer, keys: keys, host: hostName())
+        worker = link.worker
         mode = TerminalMode.detect(
             isTerminal: isatty(2) == 1, size: Self.terminalSize(),
             environment: ProcessInfo.processInfo.environment)
@@ -52,10 +54,11 @@ final class ClusterObserver {
     /// Takes what has arrived and draws it.
     func poll(timeout: Duration) throws {
         Poller.wait([link.socket], timeout: timeout)
-        for event in link.socket.connectionEvents() {
+        for event in try link.connectionEvents() {
             switch event {
             case .closed: saidHello = false
             case .opened: if !saidHello { sayHello() }
+            case .failed: break
             }
         }
         for body in try link.receive() {

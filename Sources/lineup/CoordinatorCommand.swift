@@ -11,7 +11,10 @@ struct CoordinatorCommand: AsyncParsableCommand {
         discussion: """
             Needs neither a GPU nor LibTorch. Starts the run, or goes on with it where it is.
 
+            An address that other machines reach needs keys.
+
             Example: lineup coordinator experiments/base --bind tcp://127.0.0.1:5555
+            Example: lineup coordinator experiments/base --bind tcp://0.0.0.0:5555 --keys keys
             """
     )
 
@@ -27,8 +30,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
     @Option(help: "Address for checkpoints that workers are told, behind address translation.")
     var bulkAdvertise: String?
 
-    @Flag(help: "Allow an address that other machines reach, without encryption.")
-    var insecure = false
+    @OptionGroup var security: KeyOptions
 
     @Option(help: "Trainers that the first step waits for, 60 s at most.")
     var expectTrainers = 1
@@ -47,12 +49,13 @@ struct CoordinatorCommand: AsyncParsableCommand {
 
     func run() async throws {
         StandardErrorLog.bootstrap()
+        raiseOpenFileLimit()
         let (run, overrides, dataRoot) = (run, overrides, dataRoot)
         let options = CoordinatorOptions(
-            bind: bind, bulkBind: bulkBind, bulkAdvertised: bulkAdvertise, isInsecure: insecure,
+            bind: bind, bulkBind: bulkBind, bulkAdvertised: bulkAdvertise,
+            isInsecure: security.insecure, keys: try security.forCoordinator(bind: bind),
             expectedTrainers: expectTrainers,
             expectedEvaluators: expectEvaluators, host: hostName(), version: lineupVersion)
-        if insecure { warnInsecure(bind) }
         let supervised = supervised
         let outcome = try await onOwnThread {
             let folder = try RunFolder(
@@ -84,11 +87,4 @@ struct CoordinatorCommand: AsyncParsableCommand {
 /// Says one line on standard error.
 func say(_ line: String) {
     writeError(line + "\n")
-}
-
-/// Warns of a channel without encryption.
-func warnInsecure(_ address: String) {
-    say(
-        "lineup: warning: messages at \(address) are neither encrypted nor authenticated; use it "
-            + "on a network you trust")
 }

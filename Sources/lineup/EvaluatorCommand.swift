@@ -28,6 +28,8 @@ struct EvaluatorCommand: AsyncParsableCommand {
     @Option(name: .customLong("run"), help: "Watch this run's folder, without a coordinator.")
     var runFolder: String?
 
+    @OptionGroup var security: KeyOptions
+
     @Flag(help: "Score what is there and end.")
     var once = false
 
@@ -56,7 +58,9 @@ struct EvaluatorCommand: AsyncParsableCommand {
         let device = try parseDevice(device)
         if let runFolder { return try await watch(runFolder, device: device) }
         let options = ClusterEvaluatorOptions(
-            coordinator: coordinator ?? "", device: device, dataRoot: dataRoot, once: once,
+            coordinator: coordinator ?? "",
+            keys: try security.forWorker(coordinator: coordinator ?? ""), device: device,
+            dataRoot: dataRoot, once: once,
             patience: .seconds(patience), host: hostName(), version: lineupVersion)
         let supervised = supervised
         let end = try await onOwnThread {
@@ -99,16 +103,4 @@ struct EvaluatorCommand: AsyncParsableCommand {
         }
         if code != 0 { throw ExitCode(code) }
     }
-}
-
-/// Refuses to bind where others reach without `--insecure`.
-func checkBind(_ address: String, insecure: Bool) throws {
-    try Address.check(address)
-    guard !Address.isLocal(address) else { return }
-    guard insecure else {
-        throw ValidationError(
-            "address '\(address)' can be reached from other machines and messages are not "
-                + "encrypted; bind 127.0.0.1, or write --insecure on a network you trust")
-    }
-    warnInsecure(address)
 }

@@ -41,7 +41,9 @@ struct Lineup: AsyncParsableCommand {
                 subcommands: [DatasetCommand.self, CropCommand.self, CurateCommand.self]),
             CommandGroup(
                 name: "This machine",
-                subcommands: [ParamsCommand.self, DoctorCommand.self, SimulateCommand.self]),
+                subcommands: [
+                    KeysCommand.self, ParamsCommand.self, DoctorCommand.self, SimulateCommand.self,
+                ]),
         ]
     )
 

@@ -1,6 +1,7 @@
 import Coordinator
 import Foundation
 import Synchronization
+import Transport
 
 #if canImport(Glibc)
     import Glibc
@@ -63,6 +64,11 @@ struct LocalClusterPlan: Sendable {
     var slotsAtOnce: Int
     var dataRoot: String?
     var restarts: Int
+    /// Folder of keys, nil without keys.
+    var keys: String?
+
+    /// What every role is told of the keys.
+    var keyArguments: [String] { keys.map { ["--keys", $0] } ?? [] }
 }
 
 /// Starts every role as a process of its own on this machine and stays until the run ends.
@@ -93,7 +99,8 @@ final class LocalCluster {
                 "coordinator", plan.folder.path, "--bind", "tcp://127.0.0.1:*", "--supervised",
                 "--expect-trainers", "\(plan.trainers)", "--expect-evaluators",
                 "\(plan.evaluators)",
-            ] + (plan.dataRoot.map { ["--data-root", $0] } ?? []), log: logs + "/coordinator.log")
+            ] + plan.keyArguments + (plan.dataRoot.map { ["--data-root", $0] } ?? []),
+            log: logs + "/coordinator.log")
         self.coordinator = coordinator
         let address = try waitForAddress(coordinator)
         for number in 0..<plan.trainers + plan.evaluators {
@@ -133,10 +140,11 @@ final class LocalCluster {
         let name = (isTrainer ? "trainer-" : "evaluator-") + "\(place)"
         let device =
             isTrainer ? plan.devices[place % plan.devices.count] : plan.evaluatorDevice
-        var arguments = [
-            isTrainer ? "trainer" : "evaluator", "--coordinator", address, "--device", device,
-            "--supervised",
-        ]
+        var arguments =
+            [
+                isTrainer ? "trainer" : "evaluator", "--coordinator", address, "--device", device,
+                "--supervised",
+            ] + plan.keyArguments
         if isTrainer { arguments += ["--slots-at-once", "\(plan.slotsAtOnce)"] }
         if let root = plan.dataRoot { arguments += ["--data-root", root] }
         workers[number] = (
@@ -146,7 +154,12 @@ final class LocalCluster {
     }
 
     private func supervise(_ coordinator: RoleProcess, _ address: String) throws -> Int32 {
-        let observer = try ClusterObserver(address: address)
+        let keys = try plan.keys.map { path in
+            let folder = KeyFolder(path: path)
+            return WorkerKeys(
+                own: try folder.pair(.worker), coordinator: try folder.publicKey(.coordinator))
+        }
+        let observer = try ClusterObserver(address: address, keys: keys)
         var saidDraining = false
         while coordinator.isRunning {
             try observer.poll(timeout: .milliseconds(100))

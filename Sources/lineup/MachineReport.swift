@@ -2,6 +2,7 @@ import Foundation
 import Settings
 import Storage
 import Tensors
+import Transport
 
 #if canImport(Glibc)
     import Glibc
@@ -108,6 +109,12 @@ struct MachineReport {
                 continue
             }
             add(library.name, .string(found))
+        }
+        add("curve", .bool(hasCurve), hasCurve ? "in libzmq" : "not in libzmq")
+        if !hasCurve {
+            warnings.append(
+                "this libzmq was built without CURVE, so that 'lineup keys' cannot work; install one "
+                    + "that is built with libsodium")
         }
     }
 

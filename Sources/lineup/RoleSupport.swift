@@ -71,6 +71,14 @@ final class DrainSignals: Sendable {
     }
 }
 
+/// Raises the limit on open files to what the system grants: every worker is a connection or two.
+func raiseOpenFileLimit() {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+    limit.rlim_cur = limit.rlim_max
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+}
+
 /// Calls back when standard input ends: the process that started this one is gone.
 func watchStandardInput(_ ended: @escaping @Sendable () -> Void) {
     Thread.detachNewThread {

@@ -32,6 +32,12 @@ struct ClusterOptions: ParsableArguments {
     @Option(help: "Where the data set is on this machine.")
     var dataRoot: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Folder of keys ('lineup keys create'), where other users of this machine must stay out.",
+            valueName: "folder"))
+    var keys: String?
+
     func run(_ path: String, intent: RunFolder.Intent) async throws {
         let options = self
         let code = try await onOwnThread {
@@ -61,7 +67,7 @@ struct ClusterOptions: ParsableArguments {
                     folder: folder, trainers: trainers, evaluators: options.evaluators,
                     devices: devices, evaluatorDevice: options.evaluatorDevice,
                     slotsAtOnce: options.slots(trainers: trainers, device: devices[0]),
-                    dataRoot: options.dataRoot, restarts: options.restarts)
+                    dataRoot: options.dataRoot, restarts: options.restarts, keys: options.keys)
             ).run()
         }
         if code != 0 { throw ExitCode(code) }

@@ -10,7 +10,8 @@ struct TrainerCommand: AsyncParsableCommand {
         commandName: "trainer",
         abstract: "Compute mini-batches for a coordinator and exchange gradients.",
         discussion: """
-            Settings come from the coordinator. Ends with the run, or at SIGTERM.
+            Settings come from the coordinator. Ends with the run, or at SIGTERM. Off loopback it \
+            needs keys, and then lets other trainers in at every interface of this machine.
 
             Example: lineup trainer --coordinator tcp://head:5555 --device cuda:0 --data-root /data
             """
@@ -28,15 +29,17 @@ struct TrainerCommand: AsyncParsableCommand {
     @Option(help: "Where the data set is on this machine.")
     var dataRoot: String?
 
-    @Option(help: "Address for other trainers; port * takes a free one. Default: 127.0.0.1.")
+    @Option(
+        help:
+            "Address for other trainers; port * takes a free one. Default: 127.0.0.1, with keys off loopback 0.0.0.0."
+    )
     var bind: String?
 
     @Option(
         help: "Address that other trainers are told, behind address translation: tcp://HOST:PORT.")
     var advertise: String?
 
-    @Flag(help: "Allow an address that other machines reach, without encryption.")
-    var insecure = false
+    @OptionGroup var security: KeyOptions
 
     @Option(help: "Seconds to wait for a coordinator that does not answer.")
     var patience = 60
@@ -47,16 +50,15 @@ struct TrainerCommand: AsyncParsableCommand {
     func run() async throws {
         StandardErrorLog.bootstrap()
         let device = try parseDevice(device)
-        let bind = bind ?? "tcp://127.0.0.1:*"
-        try Address.check(coordinator)
+        let keys = try security.forWorker(coordinator: coordinator)
         if let advertise { try Address.check(advertise) }
-        try checkBind(bind, insecure: insecure)
-        guard Address.isLocal(coordinator) || !Address.isLocal(bind) || advertise != nil
-        else {
+        let isLocal = Address.isLocal(coordinator)
+        let bind = bind ?? (keys != nil && !isLocal ? "tcp://0.0.0.0:*" : "tcp://127.0.0.1:*")
+        try Address.checkBind(bind, hasKeys: keys != nil, isInsecure: security.insecure)
+        guard isLocal || !Address.isLocal(bind) || advertise != nil else {
             throw ValidationError(
                 "the coordinator is not on this machine's loopback, and trainers there cannot reach this one "
-                    + "at \(bind); give --bind tcp://HOST:* --insecure, with this machine's address"
-            )
+                    + "at \(bind); give --bind tcp://HOST:*, with this machine's address")
         }
         guard slotsAtOnce >= 0, patience > 0 else {
             throw ValidationError("--slots-at-once and --patience must not be negative")
@@ -66,9 +68,9 @@ struct TrainerCommand: AsyncParsableCommand {
             ? slotsAtOnce
             : device == .cpu ? ProcessInfo.processInfo.activeProcessorCount : 1
         let options = TrainerOptions(
-            coordinator: coordinator, device: device, slotThreads: threads, dataRoot: dataRoot,
-            bind: bind, advertised: advertise, patience: .seconds(patience), host: hostName(),
-            version: lineupVersion)
+            coordinator: coordinator, keys: keys, device: device, slotThreads: threads,
+            dataRoot: dataRoot, bind: bind, advertised: advertise, patience: .seconds(patience),
+            host: hostName(), version: lineupVersion)
         let supervised = supervised
         let end = try await onOwnThread {
             let shell = try TrainerShell(options: options)

@@ -20,11 +20,13 @@ struct WatchCommand: AsyncParsableCommand {
     @Argument(help: "The coordinator's address, or a run's folder.")
     var target: String
 
+    @OptionGroup var security: KeyOptions
+
     @Option(help: "Seconds to wait for a coordinator that does not answer.")
     var patience = 10
 
     func run() async throws {
-        let (target, patience) = (target, patience)
+        let (target, patience, security) = (target, patience, security)
         try await onOwnThread {
             guard let address = try Self.address(of: target) else {
                 // Nobody leads the run now: its ledger is what there is to see.
@@ -33,7 +35,8 @@ struct WatchCommand: AsyncParsableCommand {
                 print(LedgerReport.text(snapshot, width: 80, lastStep: nil), terminator: "")
                 return
             }
-            let observer = try ClusterObserver(address: address)
+            let observer = try ClusterObserver(
+                address: address, keys: try security.forWorker(coordinator: address))
             while observer.ending == nil {
                 try observer.poll(timeout: .milliseconds(250))
                 if ContinuousClock().now - observer.heardAt > .seconds(patience) {

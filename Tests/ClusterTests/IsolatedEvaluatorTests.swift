@@ -20,7 +20,8 @@ import Testing
             ] + LocalRun.settings(steps: 24), in: Placement(node: head))
         let address = try LocalRun.address(of: coordinator)
         let evaluator = try LineupProcess(
-            ["evaluator", "--coordinator", address], in: Placement(node: other, hidden: run))
+            ["evaluator", "--coordinator", address, "--insecure"],
+            in: Placement(node: other, hidden: run))
         let trainer = try LineupProcess(
             [
                 "trainer", "--coordinator", address, "--bind", "tcp://\(head.address):*",

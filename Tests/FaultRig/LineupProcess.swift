@@ -52,6 +52,9 @@ package final class LineupProcess {
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments =
             Self.deathSignal + Self.entrance(to: placement) + [program.path] + arguments
+        // The keys of whoever runs this have no part in it.
+        process.environment = ProcessInfo.processInfo.environment.merging(
+            ["XDG_CONFIG_HOME": errorFile.path + ".config"]) { $1 }
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
         process.standardError = try FileHandle(forWritingTo: errorFile)

@@ -170,8 +170,9 @@ package final class RigCluster {
     /// Starts an evaluator, over the plain way.
     @discardableResult
     package func startEvaluator(group: ControlGroup? = nil) throws -> Worker {
-        let worker = Worker(
-            process: try start(["evaluator", "--coordinator", try address()], group), group: group)
+        var arguments = ["evaluator", "--coordinator", try address()]
+        if case .nodes = wiring { arguments.append("--insecure") }
+        let worker = Worker(process: try start(arguments, group), group: group)
         evaluators.append(worker)
         return worker
     }

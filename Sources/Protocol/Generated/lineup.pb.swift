@@ -14,6 +14,11 @@
 /// coordinator's ROUTER. Data messages (gradient blocks, state, checkpoint bytes) are a DataHeader
 /// frame followed by one payload frame, on sockets of their own. docs/protocol.md tells the story.
 
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
 public import SwiftProtobuf
 
 // If the compiler emits an error on this type, it is because this file
@@ -274,6 +279,14 @@ public nonisolated struct WireEnvelope: Sendable {
     set {body = .donateState(newValue)}
   }
 
+  public var admission: WireAdmission {
+    get {
+      if case .admission(let v)? = body {return v}
+      return WireAdmission()
+    }
+    set {body = .admission(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -303,6 +316,7 @@ public nonisolated struct WireEnvelope: Sendable {
     case sendCheckpoint(WireSendCheckpoint)
     case releaseCheckpoint(WireReleaseCheckpoint)
     case donateState(WireDonateState)
+    case admission(WireAdmission)
 
   }
 
@@ -456,6 +470,32 @@ public nonisolated struct WireWelcome: Sendable {
   public var committedStep: UInt64 = 0
 
   public var worker: String = String()
+
+  /// where the cluster has keys
+  public var admission: WireAdmission {
+    get {_admission ?? WireAdmission()}
+    set {_admission = newValue}
+  }
+  /// Returns true if `admission` has been explicitly set.
+  public var hasAdmission: Bool {self._admission != nil}
+  /// Clears the value of `admission`. Subsequent reads from it will return its default value.
+  public mutating func clearAdmission() {self._admission = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _admission: WireAdmission? = nil
+}
+
+/// Public keys that may belong to trainers: a trainer's data socket admits no others.
+public nonisolated struct WireAdmission: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// 32 bytes each
+  public var trainers: [Data] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1587,7 +1627,7 @@ nonisolated extension WireRole: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Envelope"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}run\0\u{2}\u{8}hello\0\u{1}prepared\0\u{3}slot_done\0\u{1}ready\0\u{1}progress\0\u{3}state_loaded\0\u{3}slot_returned\0\u{1}goodbye\0\u{3}evaluation_poll\0\u{3}evaluation_rows\0\u{3}checkpoint_failed\0\u{3}state_awaited\0\u{2}\u{13}welcome\0\u{1}refusal\0\u{3}load_state\0\u{1}plan\0\u{1}commit\0\u{3}evaluation_grant\0\u{3}evaluation_ack\0\u{1}stop\0\u{1}status\0\u{3}send_checkpoint\0\u{3}release_checkpoint\0\u{3}donate_state\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}run\0\u{2}\u{8}hello\0\u{1}prepared\0\u{3}slot_done\0\u{1}ready\0\u{1}progress\0\u{3}state_loaded\0\u{3}slot_returned\0\u{1}goodbye\0\u{3}evaluation_poll\0\u{3}evaluation_rows\0\u{3}checkpoint_failed\0\u{3}state_awaited\0\u{2}\u{13}welcome\0\u{1}refusal\0\u{3}load_state\0\u{1}plan\0\u{1}commit\0\u{3}evaluation_grant\0\u{3}evaluation_ack\0\u{1}stop\0\u{1}status\0\u{3}send_checkpoint\0\u{3}release_checkpoint\0\u{3}donate_state\0\u{2}\u{1d}admission\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1909,6 +1949,19 @@ nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._Messag
           self.body = .donateState(v)
         }
       }()
+      case 80: try {
+        var v: WireAdmission?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .admission(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .admission(v)
+        }
+      }()
       default: break
       }
     }
@@ -2021,6 +2074,10 @@ nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._Messag
     case .donateState?: try {
       guard case .donateState(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 51)
+    }()
+    case .admission?: try {
+      guard case .admission(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 80)
     }()
     case nil: break
     }
@@ -2250,7 +2307,7 @@ nonisolated extension WireHello: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireWelcome: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Welcome"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{3}run_name\0\u{3}run_directory\0\u{1}settings\0\u{3}settings_digest\0\u{3}dataset_digest\0\u{3}data_address\0\u{3}committed_step\0\u{1}worker\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{3}run_name\0\u{3}run_directory\0\u{1}settings\0\u{3}settings_digest\0\u{3}dataset_digest\0\u{3}data_address\0\u{3}committed_step\0\u{1}worker\0\u{2}\u{1f}admission\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2267,12 +2324,17 @@ nonisolated extension WireWelcome: SwiftProtobuf.Message, SwiftProtobuf._Message
       case 7: try { try decoder.decodeSingularStringField(value: &self.dataAddress) }()
       case 8: try { try decoder.decodeSingularUInt64Field(value: &self.committedStep) }()
       case 9: try { try decoder.decodeSingularStringField(value: &self.worker) }()
+      case 40: try { try decoder.decodeSingularMessageField(value: &self._admission) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if self.term != 0 {
       try visitor.visitSingularUInt64Field(value: self.term, fieldNumber: 1)
     }
@@ -2300,6 +2362,9 @@ nonisolated extension WireWelcome: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.worker.isEmpty {
       try visitor.visitSingularStringField(value: self.worker, fieldNumber: 9)
     }
+    try { if let v = self._admission {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2313,6 +2378,37 @@ nonisolated extension WireWelcome: SwiftProtobuf.Message, SwiftProtobuf._Message
     if lhs.dataAddress != rhs.dataAddress {return false}
     if lhs.committedStep != rhs.committedStep {return false}
     if lhs.worker != rhs.worker {return false}
+    if lhs._admission != rhs._admission {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireAdmission: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Admission"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}trainers\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedBytesField(value: &self.trainers) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.trainers.isEmpty {
+      try visitor.visitRepeatedBytesField(value: self.trainers, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireAdmission, rhs: WireAdmission) -> Bool {
+    if lhs.trainers != rhs.trainers {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
