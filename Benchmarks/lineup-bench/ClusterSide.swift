@@ -26,6 +26,8 @@ struct Cluster {
     /// Cores and slots at once of each trainer; all cores where nil.
     let trainers: [(cores: [Int]?, slots: Int)]
     let coordinatorCores: [Int]?
+    /// Folder of keys, nil without keys.
+    var keys: String?
     var keepsFolder = false
 
     /// Trains from the beginning to the end of the schedule.
@@ -57,7 +59,7 @@ struct Cluster {
             arguments: [
                 "coordinator", folder, "--bind", "tcp://127.0.0.1:*", "--supervised",
                 "--expect-trainers", "\(trainers.count)", "--data-root", dataRoot,
-            ] + overrides.flatMap { ["--set", $0] }, cores: coordinatorCores,
+            ] + keyArguments + overrides.flatMap { ["--set", $0] }, cores: coordinatorCores,
             log: logs + "/coordinator.log", answers: false)
         let address: String
         do { address = try self.address(of: coordinator) } catch {
@@ -70,11 +72,15 @@ struct Cluster {
                 arguments: [
                     "trainer", "--coordinator", address, "--slots-at-once", "\(trainer.slots)",
                     "--supervised",
-                ], cores: trainer.cores, log: logs + "/trainer-\(number).log", answers: false)
+                ] + keyArguments, cores: trainer.cores, log: logs + "/trainer-\(number).log",
+                answers: false)
         }
         return RunningCluster(
-            folder: folder, logs: logs, coordinator: coordinator, workers: workers)
+            address: address, folder: folder, logs: logs, coordinator: coordinator, workers: workers
+        )
     }
+
+    private var keyArguments: [String] { keys.map { ["--keys", $0] } ?? [] }
 
     private func address(of coordinator: Child) throws -> String {
         struct Address: Decodable {
@@ -101,13 +107,18 @@ struct Cluster {
 
 /// A cluster at work, which can be halted between measurements for some seconds.
 final class RunningCluster {
+    /// Where the coordinator listens.
+    let address: String
     private let folder: String
     private let logs: String
     private let coordinator: Child
     private let workers: [Child]
     private var reader: LedgerReader?
 
-    init(folder: String, logs: String, coordinator: Child, workers: [Child]) {
+    init(
+        address: String, folder: String, logs: String, coordinator: Child, workers: [Child]
+    ) {
+        self.address = address
         self.folder = folder
         self.logs = logs
         self.coordinator = coordinator
@@ -118,7 +129,19 @@ final class RunningCluster {
         for process in workers + [coordinator] { kill(process.identifier, SIGSTOP) }
     }
 
-    private func go() {
+    /// Seconds of processor time that the coordinator has used.
+    func coordinatorSeconds() throws -> Double {
+        let text = try String(
+            contentsOfFile: "/proc/\(coordinator.identifier)/stat", encoding: .utf8)
+        // proc(5): after the name in brackets; utime and stime are fields 14 and 15.
+        let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
+        guard fields.count > 13, let user = Double(fields[12]), let system = Double(fields[13])
+        else { throw BenchFailure("/proc says nothing of the coordinator's processor time") }
+        return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
+    }
+
+    /// Lets every process run on.
+    func go() {
         for worker in workers { kill(worker.identifier, SIGCONT) }
         // The coordinator finds messages of all of them when it wakes up.
         usleep(300_000)

@@ -170,6 +170,7 @@ struct Part: Sendable {
         + [.step, .stepLarge, .stepBF16, .evaluation]
         + [.faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything]
         + [.faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators]
+        + [.securityControl, .securityStrangers, .securityJoins]
 
     /// Settings of a run whose steps are all alike and whose images are decoded once.
     static func settings(_ some: [String]) -> [String] {
