@@ -1,4 +1,4 @@
-public import Basics
+internal import Basics
 
 /// Which slots and which blocks of which step are computed by two workers and compared, so that
 /// silent corruption is found.

@@ -332,6 +332,7 @@ extension CoordinatorStateMachine {
             actions += suspect(
                 member, why: "its effect of step \(flight!.step) was another one", now: now)
         }
+        guard generation == known else { return actions }
         actions += blameFolders(now: now)
         guard generation == known else { return actions }
         let record = record(digest: first, now: now)
