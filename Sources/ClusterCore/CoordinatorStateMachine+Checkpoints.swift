@@ -32,6 +32,8 @@ extension CoordinatorStateMachine {
             durable.append(checkpoint)
             durable.sort { ($0.step, $0.isRecovery ? 0 : 1) < ($1.step, $1.isRecovery ? 0 : 1) }
         }
+        if !checkpoint.isRecovery { deletedDigests[checkpoint.step] = nil }
+        isRetentionDue = true
         var actions: [CoordinatorAction] = []
         if !checkpoint.isRecovery {
             queue.checkpointStored(step: checkpoint.step)

@@ -8,6 +8,7 @@ extension CoordinatorStateMachine {
     ) -> [CoordinatorAction] {
         queue.recorded(.init(step: Int(clamping: rows.step), set: rows.set))
         noteScore(rows)
+        noteRankingValue(rows)
         lastEvaluatorActivity = now
         var ack = WireEvaluationAck()
         ack.step = rows.step
@@ -76,6 +77,7 @@ extension CoordinatorStateMachine {
         ack.set = rows.set
         guard rows.failure.isEmpty else {
             let gaveUp = queue.failed(.init(step: step, set: rows.set), at: worker)
+            isRetentionDue = isRetentionDue || gaveUp
             return [
                 .event(
                     kind: "evaluation_failed", severity: gaveUp ? .error : .warning,
@@ -88,9 +90,9 @@ extension CoordinatorStateMachine {
                 return [.recordEvaluation(rows, from: worker)]
             }
         #endif
-        guard let checkpoint = durable.last(where: { $0.step == step && !$0.isRecovery }),
-            checkpoint.digest == rows.checkpointDigest,
-            configuration.evaluationSets.contains(rows.set)
+        let digest =
+            durable.last { $0.step == step && !$0.isRecovery }?.digest ?? deletedDigests[step]
+        guard digest == rows.checkpointDigest, configuration.evaluationSets.contains(rows.set)
         else {
             return [
                 .event(
@@ -103,6 +105,15 @@ extension CoordinatorStateMachine {
         }
         lastEvaluatorActivity = now
         return [.recordEvaluation(rows, from: worker)]
+    }
+
+    private mutating func noteRankingValue(_ rows: WireEvaluationRows) {
+        isRetentionDue = true
+        let step = Int(clamping: rows.step)
+        guard let ranking = configuration.retention?.ranking, rows.set == ranking.set,
+            rankingValues[step] == nil
+        else { return }
+        rankingValues[step] = rows.metrics.first { $0.metric == ranking.metric }?.value
     }
 
     mutating func noteScore(_ rows: WireEvaluationRows) {

@@ -117,6 +117,12 @@ public struct CoordinatorStateMachine: Sendable {
     var doubted: String?
     var durable: [DurableCheckpoint]
     var pending: PendingCheckpoint?
+    /// Whether something has changed that ``CheckpointRetention`` looks at.
+    var isRetentionDue = true
+    /// By step of the checkpoint.
+    var rankingValues: [Int: Double]
+    /// States of checkpoints whose files are deleted; scores of them may still come.
+    var deletedDigests: [Int: UInt64]
     var queue: EvaluationQueue
     var numericsClass: String
     var firstPreparedAt: Duration?
@@ -156,6 +162,8 @@ public struct CoordinatorStateMachine: Sendable {
         #endif
         firstStep = recovery.committedStep
         durable = recovery.checkpoints
+        rankingValues = recovery.rankingValues
+        deletedDigests = recovery.deletedDigests
         tip = Tip(
             step: recovery.committedStep, history: recovery.committedHistory,
             digest: recovery.committedDigest, previousHistory: recovery.previousHistory)
@@ -172,10 +180,10 @@ public struct CoordinatorStateMachine: Sendable {
             ? .recovering(until: nil) : .gathering
         numericsClass = recovery.numericsClass
         queue = EvaluationQueue(
-            sets: configuration.evaluationSets, lease: configuration.silenceMax * 6)
+            sets: configuration.evaluationSets, lease: configuration.silenceMax * 6,
+            scored: recovery.scored)
         for checkpoint in recovery.checkpoints where !checkpoint.isRecovery {
-            queue.checkpointStored(
-                step: checkpoint.step, scored: recovery.scored[checkpoint.step] ?? [])
+            queue.checkpointStored(step: checkpoint.step)
         }
     }
 
@@ -254,7 +262,8 @@ public struct CoordinatorStateMachine: Sendable {
             return stateLoaded(message, from: worker, now: now)
         case (.checkpointFailed(let message), .trainer):
             return senderFailed(
-                step: Int(clamping: message.step), reason: message.reason, from: worker, now: now)
+                step: Int(clamping: message.step), reason: message.reason, from: worker,
+                now: now)
         case (.evaluationPoll(let message), .evaluator):
             return evaluationPoll(message, from: worker, now: now)
         case (.evaluationRows(let message), .evaluator):
@@ -315,7 +324,7 @@ public struct CoordinatorStateMachine: Sendable {
         case .finishing: actions += finishIfDone(now: now)
         default: break
         }
-        return actions + askAgainForCheckpoint(now: now)
+        return actions + askAgainForCheckpoint(now: now) + retain()
     }
 
     private mutating func expelSilent(now: Duration) -> [CoordinatorAction] {
@@ -480,7 +489,7 @@ public struct CoordinatorStateMachine: Sendable {
             }
         let nobodyComes = waited > patience
         guard queue.isDone || nobodyComes else { return [] }
-        return end(.finished)
+        return retain() + end(.finished)
     }
 
     /// Ends the coordinator's life and tells everybody.

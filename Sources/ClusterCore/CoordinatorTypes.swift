@@ -35,6 +35,8 @@ public struct CoordinatorConfiguration: Sendable {
     /// `checkpoint.recovery_seconds`: how much work may be lost at most when every trainer dies; nil
     /// takes no recovery snapshots.
     public var recoveryInterval: Duration?
+    /// Which checkpoints stay on disk; nil keeps all.
+    public var retention: CheckpointRetention?
     /// Steps whose samples go out ahead of their plan.
     public var stepsAhead: Int
     /// What two workers compute.
@@ -53,8 +55,8 @@ public struct CoordinatorConfiguration: Sendable {
         startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(5),
         suspicionMin: Duration = .seconds(1), returnPatience: Duration = .seconds(1),
         repeatInterval: Duration = .milliseconds(500),
-        recoveryInterval: Duration? = .seconds(60), stepsAhead: Int = 3,
-        audit: Audit = .none, isBitwise: Bool = true,
+        recoveryInterval: Duration? = .seconds(60), retention: CheckpointRetention? = nil,
+        stepsAhead: Int = 3, audit: Audit = .none, isBitwise: Bool = true,
         lineupVersion: String
     ) {
         self.run = run
@@ -73,6 +75,7 @@ public struct CoordinatorConfiguration: Sendable {
         self.returnPatience = returnPatience
         self.repeatInterval = repeatInterval
         self.recoveryInterval = recoveryInterval
+        self.retention = retention
         self.stepsAhead = stepsAhead
         self.audit = audit
         self.isBitwise = isBitwise
@@ -137,6 +140,10 @@ public struct CoordinatorRecovery: Sendable {
     public var checkpoints: [DurableCheckpoint]
     /// Sets with rows in the ledger, by step of the checkpoint.
     public var scored: [Int: Set<String>]
+    /// What checkpoints are ranked by, by step, as far as they are scored.
+    public var rankingValues: [Int: Double]
+    /// Digests of the states of checkpoints that were deleted, by step.
+    public var deletedDigests: [Int: UInt64]
     /// Training class of the run, empty until its first worker set it.
     public var numericsClass: String
 
@@ -145,7 +152,8 @@ public struct CoordinatorRecovery: Sendable {
         term: UInt64, committedStep: Int, committedHistory: UInt64,
         checkpoints: [DurableCheckpoint], scored: [Int: Set<String>],
         numericsClass: String = "", committedDigest: UInt64 = 0, previousHistory: UInt64 = 0,
-        liveTrainers: [String] = [], quarantined: [String] = []
+        liveTrainers: [String] = [], quarantined: [String] = [],
+        rankingValues: [Int: Double] = [:], deletedDigests: [Int: UInt64] = [:]
     ) {
         self.term = term
         self.committedStep = committedStep
@@ -156,6 +164,8 @@ public struct CoordinatorRecovery: Sendable {
         self.quarantined = quarantined
         self.checkpoints = checkpoints
         self.scored = scored
+        self.rankingValues = rankingValues
+        self.deletedDigests = deletedDigests
         self.numericsClass = numericsClass
     }
 }
@@ -197,6 +207,8 @@ public enum CoordinatorAction: Sendable, Equatable {
     case recordNumerics(String)
     /// Read a checkpoint again, then report ``CoordinatorStateMachine/checkpointVerified(_:isWhole:now:)``.
     case verifyCheckpoint(DurableCheckpoint)
+    /// Mark a checkpoint as deleted in the ledger, then remove its file.
+    case deleteCheckpoint(DurableCheckpoint)
     /// Recovery snapshots of older steps than this serve nobody any more.
     case dropRecoverySnapshots(before: Int)
     /// Read the ledger's term, then report ``CoordinatorStateMachine/termRead(_:for:now:)``.

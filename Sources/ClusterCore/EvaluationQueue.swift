@@ -42,20 +42,34 @@ public struct EvaluationQueue: Sendable {
 
     /// Starts with nothing to score.
     ///
-    /// - Parameter lease: how long an evaluator keeps a task without being heard of.
-    public init(sets: [String], lease: Duration) {
+    /// - Parameters:
+    ///   - lease: how long an evaluator keeps a task without being heard of.
+    ///   - scored: sets whose rows the ledger holds, by step of the checkpoint.
+    public init(sets: [String], lease: Duration, scored: [Int: Set<String>] = [:]) {
         self.sets = sets
         self.lease = lease
+        for (step, names) in scored {
+            for set in names { recorded(Task(step: step, set: set)) }
+        }
     }
 
-    /// A checkpoint is durable; `scored` names the sets whose rows the ledger holds already.
-    public mutating func checkpointStored(step: Int, scored: Set<String> = []) {
+    /// A checkpoint is durable: what is not scored of it is to be scored.
+    public mutating func checkpointStored(step: Int) {
         for set in sets {
             let task = Task(step: step, set: set)
-            if states[task] == nil {
-                states[task] = scored.contains(set) ? .scored : .waiting(failures: 0)
-            }
+            if states[task] == nil { states[task] = .waiting(failures: 0) }
         }
+    }
+
+    /// A checkpoint is deleted: nobody can score it any more.
+    ///
+    /// - Returns: the sets on which it was not scored.
+    public mutating func checkpointDeleted(step: Int) -> [String] {
+        let open = sets.filter {
+            states[Task(step: step, set: $0)].map { $0 != .scored } ?? false
+        }
+        for set in open { states[Task(step: step, set: set)] = nil }
+        return open
     }
 
     /// Whether every set of every checkpoint is scored.
@@ -67,6 +81,13 @@ public struct EvaluationQueue: Sendable {
     /// Whether a set of the checkpoint is not yet scored.
     public func isOpen(step: Int) -> Bool {
         sets.contains { states[Task(step: step, set: $0)].map { $0 != .scored } ?? false }
+    }
+
+    /// Whether an evaluator works on a set of the checkpoint.
+    public func isLeased(step: Int) -> Bool {
+        sets.contains {
+            if case .leased = states[Task(step: step, set: $0)] { true } else { false }
+        }
     }
 
     /// An evaluator says that it works on a task: its lease lasts longer.
@@ -97,7 +118,7 @@ public struct EvaluationQueue: Sendable {
 
     /// The rows of a task are in the ledger.
     public mutating func recorded(_ task: Task) {
-        if states[task] != nil { states[task] = .scored }
+        if sets.contains(task.set) { states[task] = .scored }
     }
 
     /// An evaluator could not score a task: it is offered again, a few times.

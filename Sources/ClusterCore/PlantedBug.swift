@@ -24,6 +24,8 @@
         case numericsNotCompared
         case auditNotAwaited
         case auditorNotHeard
+        case newestDeleted
+        case unscoredDeleted
         // In a trainer's.
         case applyOnReady
         case stagedEffectDropped

@@ -151,6 +151,7 @@ public final class CoordinatorShell {
             expectedEvaluators: options.expectedEvaluators, startPatience: options.startPatience,
             recoveryInterval: settings.checkpoint.recoverySeconds > 0
                 ? .seconds(settings.checkpoint.recoverySeconds) : nil,
+            retention: CheckpointRetention(settings.checkpoint),
             audit: Audit(seed: settings.seed, fraction: settings.auditFraction),
             isBitwise: settings.numerics.mode == .bitwise, lineupVersion: options.version)
     }
@@ -351,6 +352,7 @@ public final class CoordinatorShell {
             record { try ledger.setNumericsClasses(training: text) }
         case .forget: break
         case .verifyCheckpoint(let checkpoint): verify(checkpoint)
+        case .deleteCheckpoint(let checkpoint): delete(checkpoint)
         case .dropRecoverySnapshots(let step): dropRecoverySnapshots(before: step)
         case .event(let kind, let severity, let text):
             note(kind: kind, severity: severity, text: text)
@@ -376,6 +378,17 @@ public final class CoordinatorShell {
             perform(machine.termRead(UInt64(current), for: worker, now: now))
         } catch {
             stopAll(for: error)
+        }
+    }
+
+    /// The row first: a crash in between leaves a file too many, which the next start lists again.
+    private func delete(_ checkpoint: DurableCheckpoint) {
+        do {
+            try ledger.setCheckpointState(step: checkpoint.step, .deleted)
+            try CheckpointStore(directory: folder.checkpoints).remove(step: checkpoint.step)
+        } catch {
+            if error.code == .staleTerm { return perform(machine.ledgerRefused()) }
+            logger.warning("a checkpoint was not deleted", metadata: ["why": "\(error)"])
         }
     }
 
@@ -513,6 +526,19 @@ public final class CoordinatorShell {
         status.runName = folder.name
         status.runDirectory = folder.path
         for observer in observers { send(.status(status), to: observer) }
+    }
+}
+
+extension CheckpointRetention {
+    /// The rules of a run; nil where it keeps every checkpoint.
+    init?(_ settings: Settings.Checkpoint) {
+        guard settings.keepLast > 0 else { return nil }
+        self.init(
+            last: settings.keepLast, everySteps: settings.keepEverySteps, best: settings.keepBest,
+            ranking: Ranking(
+                set: settings.keepBestSet, metric: settings.keepBestMetric.rawValue,
+                isLargerBetter: settings.keepBestMetric.isLargerBetter),
+            unscored: settings.keepUnscored)
     }
 }
 

@@ -70,13 +70,23 @@ struct RunRecovery {
         for checkpoint in found where !checkpoint.isRecovery {
             try Self.ensureRow(checkpoint, store: listed, ledger: ledger)
         }
+        notes += try Self.mendRows(
+            of: listed, whole: Set(found.filter { !$0.isRecovery }.map(\.step)), ledger: ledger)
         try ledger.takeIn(
             try FolderEvaluation.all(run: folder.path) { error in
                 notes.append(
                     .event(kind: "evaluation_file", severity: .warning, text: error.message))
             })
         var scored: [Int: Set<String>] = [:]
-        for row in try ledger.reader.evaluations() { scored[row.step, default: []].insert(row.set) }
+        var rankingValues: [Int: Double] = [:]
+        let ranked = folder.settings.checkpoint
+        for row in try ledger.reader.evaluations() {
+            scored[row.step, default: []].insert(row.set)
+            if row.set == ranked.keepBestSet, row.metric == ranked.keepBestMetric.rawValue {
+                rankingValues[row.step] = row.value
+            }
+        }
+        let deleted = try ledger.reader.checkpoints().filter { $0.state == .deleted }
         self.notes = notes
         recovery = CoordinatorRecovery(
             term: UInt64(term), committedStep: run.lastStep, committedHistory: run.history,
@@ -86,7 +96,33 @@ struct RunRecovery {
             scored: scored, numericsClass: run.trainingClass ?? "",
             committedDigest: try ledger.reader.digest(ofStep: run.lastStep) ?? 0,
             previousHistory: try ledger.reader.history(afterStep: max(0, run.lastStep - 1)) ?? 0,
-            liveTrainers: liveTrainers.map(\.worker), quarantined: quarantined.map(\.worker))
+            liveTrainers: liveTrainers.map(\.worker), quarantined: quarantined.map(\.worker),
+            rankingValues: rankingValues,
+            deletedDigests: Dictionary(
+                uniqueKeysWithValues: deleted.map { ($0.step, $0.stateDigest) }))
+    }
+
+    /// Rows of files that are gone or damaged say so.
+    ///
+    /// - Parameter whole: steps whose files verify.
+    private static func mendRows(
+        of store: CheckpointStore, whole: Set<Int>, ledger: Ledger
+    ) throws -> [CoordinatorAction] {
+        let there = Set(try store.steps())
+        var notes: [CoordinatorAction] = []
+        for row in try ledger.reader.checkpoints()
+        where row.state != .deleted && !whole.contains(row.step) {
+            if there.contains(row.step) {
+                try ledger.setCheckpointState(step: row.step, .damaged)
+            } else {
+                try ledger.setCheckpointState(step: row.step, .deleted)
+                notes.append(
+                    .event(
+                        kind: "checkpoint_gone", severity: .warning,
+                        text: "checkpoint \(row.file) is not there any more; somebody removed it"))
+            }
+        }
+        return notes
     }
 
     private static func skipped(_ path: String, _ why: String) -> CoordinatorAction {

@@ -179,6 +179,17 @@ extension Settings {
                 "loss.margin is none, but batch_all averages over the triplets that violate a "
                     + "margin; set a number or soft")
         }
+        if checkpoint.keepLast == 0, checkpoint.keepBest > 0 || checkpoint.keepEverySteps > 0 {
+            let key = checkpoint.keepBest > 0 ? "keep_best" : "keep_every_steps"
+            throw refuse(
+                "checkpoint.keep_last is 0, which keeps every checkpoint, but checkpoint.\(key) is "
+                    + "set; set checkpoint.keep_last to at least 1, or leave checkpoint.\(key) out")
+        }
+        if checkpoint.keepBest > 0, !evaluation.sets.contains(checkpoint.keepBestSet) {
+            throw refuse(
+                "checkpoint.keep_best_set is \(checkpoint.keepBestSet), but evaluation.sets is "
+                    + "\(evaluation.sets.joined(separator: ",")); name one of those")
+        }
         if network.backbone == .resnet50, input.height < 32 || input.width < 32 {
             throw refuse(
                 "input is \(input.height)x\(input.width) (height x width); resnet50 divides both "

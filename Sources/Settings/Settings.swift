@@ -36,6 +36,30 @@ public struct Settings: Codable, Hashable, Sendable {
     public var schedule = Schedule()
     /// When to keep what.
     public var checkpoint = Checkpoint()
+    /// Metrics of a set in which one checkpoint is better than another.
+    public enum RankingMetric: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Share of tuples in which the positive is nearest.
+        case generalAccuracy = "general_accuracy"
+        /// Mean share of negatives that are farther than the positive.
+        case easyAccuracy = "easy_accuracy"
+        /// ``generalAccuracy`` with ties as success.
+        case generalAccuracyTies = "general_accuracy_ties"
+        /// ``easyAccuracy`` with ties as success.
+        case easyAccuracyTies = "easy_accuracy_ties"
+        /// Mean loss.
+        case meanLoss = "mean_loss"
+        /// Share of the loss's terms that are active.
+        case fractionPositive = "fraction_positive"
+
+        /// Whether larger values are better.
+        public var isLargerBetter: Bool {
+            switch self {
+            case .generalAccuracy, .easyAccuracy, .generalAccuracyTies, .easyAccuracyTies: true
+            case .meanLoss, .fractionPositive: false
+            }
+        }
+    }
+
     /// What is written for people.
     public var logging = Logging()
     /// What is scored, how often.
@@ -366,6 +390,18 @@ extension Settings {
         ///
         /// 100: weeks of an absent evaluator at the default interval.
         public var keepUnscored = 100
+        /// The newest that stay.
+        ///
+        /// 0, all: as published; a disk costs less than a model that is gone.
+        public var keepLast = 0
+        /// 0: none stays for its step.
+        public var keepEverySteps = 0
+        /// 0: none stays for its score.
+        public var keepBest = 0
+        /// The set that is not trained on.
+        public var keepBestSet = "val_eval"
+        /// What the published figures compare.
+        public var keepBestMetric = RankingMetric.generalAccuracy
         /// Time between recovery snapshots when checkpoints are rarer.
         ///
         /// 60: the most that is computed again after everything died.
@@ -375,6 +411,11 @@ extension Settings {
             case everySteps = "every_steps"
             case maxLagSteps = "max_lag_steps"
             case keepUnscored = "keep_unscored"
+            case keepLast = "keep_last"
+            case keepEverySteps = "keep_every_steps"
+            case keepBest = "keep_best"
+            case keepBestSet = "keep_best_set"
+            case keepBestMetric = "keep_best_metric"
             case recoverySeconds = "recovery_seconds"
         }
     }

@@ -145,7 +145,22 @@ public enum SettingsCatalogue {
             "checkpoint.max_lag_steps", .integer(1...1_000_000), unit: "steps", change: .free,
             "How far training may run ahead of a checkpoint not yet on disk."),
         entry(
-            "checkpoint.keep_unscored", .integer(1...1_000_000), unit: "files", change: .free,
+            "checkpoint.keep_last", .integer(0...1_000_000), unit: "files", change: .free,
+            "Newest checkpoints kept; 0: all."),
+        entry(
+            "checkpoint.keep_every_steps", .integer(0...1_000_000_000), unit: "steps",
+            change: .free, "Checkpoints of these multiples are kept as well; 0: none."),
+        entry(
+            "checkpoint.keep_best", .integer(0...1_000_000), unit: "files", change: .free,
+            "Best checkpoints kept as well."),
+        entry(
+            "checkpoint.keep_best_set", .choice(["train_eval", "val_eval", "easy_val_eval"]),
+            change: .free, "Set by which they are the best."),
+        entry(
+            "checkpoint.keep_best_metric", names(Settings.RankingMetric.self), change: .free,
+            "Metric by which they are the best; the least mean_loss or fraction_positive is."),
+        entry(
+            "checkpoint.keep_unscored", .integer(0...1_000_000), unit: "files", change: .free,
             "Most checkpoints kept only because they are not scored."),
         entry(
             "checkpoint.recovery_seconds", .number(0...86_400), unit: "s", change: .free,

@@ -48,6 +48,10 @@ struct SimulatedLedger {
         return true
     }
 
+    func isScored(step: Int, sets: [String]) -> Bool {
+        sets.allSatisfy { evaluations["\(step) \($0)"] != nil }
+    }
+
     mutating func joined(_ trainer: String) { liveTrainers.insert(trainer) }
     mutating func left(_ trainer: String, why: String) {
         liveTrainers.remove(trainer)
@@ -77,6 +81,8 @@ struct SimulatedDisk {
     mutating func appear(_ file: File) {
         files[Self.name(file.step, recovery: file.isRecovery)] = file
     }
+
+    mutating func vanish(_ name: String) { files[name] = nil }
 
     mutating func damage(_ name: String) { files[name]?.isWhole = false }
 

@@ -39,6 +39,13 @@ extension Simulation {
             perform(
                 process.machine.checkpointVerified(
                     checkpoint, isWhole: isWhole, now: time(of: process)), by: process)
+        case .deleteCheckpoint(let checkpoint):
+            guard process.term == ledger.term else {
+                return perform(process.machine.ledgerRefused(), by: process)
+            }
+            checkDeletion(checkpoint)
+            push(
+                .checkpointVanishes(process.index, file: checkpoint.file), after: draw(10, 2000))
         case .dropRecoverySnapshots(let step): disk.dropRecoverySnapshots(before: step)
         case .readTerm(let name):
             perform(
@@ -105,6 +112,7 @@ extension Simulation {
             disk.appear(file)
             push(.checkpointListed(process.index, file), after: draw(50, 1000))
         case .checkpointListed(_, let file): list(file, process)
+        case .checkpointVanishes(_, let file): disk.vanish(file)
         default: break
         }
     }

@@ -171,6 +171,24 @@ extension Simulation {
         }
     }
 
+    /// S8: what is deleted is not the newest that can be read, and is scored unless too many wait.
+    func checkDeletion(_ checkpoint: DurableCheckpoint) {
+        let newer = disk.files.values.filter {
+            !$0.isRecovery && $0.isWhole && $0.step > checkpoint.step
+        }
+        if newer.isEmpty {
+            return fail("S8", "the newest checkpoint, of step \(checkpoint.step), is deleted")
+        }
+        let isScored = { [ledger] in ledger.isScored(step: $0, sets: Self.evaluationSets) }
+        let waiting = newer.count { !isScored($0.step) }
+        if !isScored(checkpoint.step), waiting < configuration.retention.unscored {
+            fail(
+                "S8",
+                "the checkpoint of step \(checkpoint.step) is deleted before it is scored, and "
+                    + "\(waiting) newer ones wait")
+        }
+    }
+
     /// S9: memory stays within what is documented.
     func checkMemory(of worker: WorkerProcess) {
         guard worker.isAlive, let trainer = worker.trainer else { return }
@@ -239,6 +257,9 @@ extension Simulation {
         if due.last != configuration.steps { due.append(configuration.steps) }
         for step in due where ledger.checkpoints[step] != reference.states[step] {
             fail("S8", "the checkpoint of step \(step) is missing or differs")
+        }
+        if disk.files[SimulatedDisk.name(configuration.steps, recovery: false)]?.isWhole != true {
+            fail("S8", "the last checkpoint is not on the disk")
         }
     }
 

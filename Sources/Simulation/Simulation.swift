@@ -36,6 +36,7 @@ public final class Simulation {
         case bulk(Int, from: Int, SimulatedDisk.File, piece: Int)
         case checkpointAppears(Int, SimulatedDisk.File)
         case checkpointListed(Int, SimulatedDisk.File)
+        case checkpointVanishes(Int, file: String)
         case scored(Int, WireEvaluationGrant, set: String)
         case scoringEnded(Int)
         case startCoordinator
@@ -48,6 +49,7 @@ public final class Simulation {
     }
 
     static let pieceCount = 3
+    static let evaluationSets = ["train_eval", "val_eval"]
     static let millisecond: Int64 = 1000
     static let second: Int64 = 1_000_000
 
@@ -242,6 +244,14 @@ public final class Simulation {
             let parts = key.split(separator: " ")
             scored[Int(parts[0])!, default: []].insert(String(parts[1]))
         }
+        let ranked = ledger.checkpoints.keys.compactMap { step in
+            ledger.evaluations["\(step) \(configuration.retention.ranking.set)"].map {
+                (step, Double(bitPattern: $0))
+            }
+        }
+        let deleted = ledger.checkpoints.filter { step, _ in
+            !durable.contains { $0.step == step && !$0.isRecovery }
+        }
         let count = ledger.steps.count
         let recovery = CoordinatorRecovery(
             term: term, committedStep: count, committedHistory: history(after: count),
@@ -249,7 +259,8 @@ public final class Simulation {
             committedDigest: ledger.steps.last?.digest ?? 0,
             previousHistory: history(after: max(0, count - 1)),
             liveTrainers: ledger.liveTrainers.sorted(),
-            quarantined: ledger.quarantined.sorted())
+            quarantined: ledger.quarantined.sorted(),
+            rankingValues: Dictionary(uniqueKeysWithValues: ranked), deletedDigests: deleted)
         let process = CoordinatorProcess(
             index: coordinators.count, term: term,
             machine: CoordinatorStateMachine(
@@ -257,11 +268,12 @@ public final class Simulation {
                     run: 1, datasetDigest: 5, slotCount: configuration.slots,
                     totalSteps: configuration.steps,
                     checkpointEverySteps: configuration.checkpointEvery,
-                    checkpointMaxLagSteps: 2, evaluationSets: ["train_eval", "val_eval"],
+                    checkpointMaxLagSteps: 2, evaluationSets: Self.evaluationSets,
                     evaluationTimeout: .seconds(30),
                     expectedTrainers: ledger.term == 1 ? configuration.trainers : 1,
                     startPatience: .seconds(2), recoveryInterval: .seconds(3),
-                    audit: configuration.audit, lineupVersion: "test"),
+                    retention: configuration.retention, audit: configuration.audit,
+                    lineupVersion: "test"),
                 source: SimulatedSource(slots: configuration.slots), recovery: recovery))
         note("coordinator \(process.index) begins term \(term) after step \(count)")
         coordinators.append(process)
@@ -440,7 +452,7 @@ public final class Simulation {
             take(packet, from: from, at: worker)
         case .ledgerWrite(let index, _), .ledgerWritten(let index, _), .compared(let index, _),
             .bulk(let index, _, _, _), .checkpointAppears(let index, _),
-            .checkpointListed(let index, _):
+            .checkpointListed(let index, _), .checkpointVanishes(let index, _):
             guard let process = running(index, event) else { return }
             handleStorage(event, at: process)
         case .prepared(let index, _), .loaded(let index, _, _, _), .loadFailed(let index, _),

@@ -1,7 +1,7 @@
 #if PLANTED_BUGS
-    internal import ClusterCorePlanted
+    public import ClusterCorePlanted
 #else
-    internal import ClusterCore
+    public import ClusterCore
 #endif
 
 /// What may go wrong in a simulated cluster.
@@ -70,6 +70,8 @@ public struct SimulationConfiguration: Sendable {
     public var checkpointEvery: Int
     /// Share of slots and folds that two trainers compute.
     public var auditFraction: Double
+    /// Which checkpoints stay on disk; drawn from the seed where it is not given.
+    public var retention: CheckpointRetention
     /// What may go wrong.
     public var faults: Set<Fault>
     /// Keeps the last events as text.
@@ -90,6 +92,12 @@ public struct SimulationConfiguration: Sendable {
         self.blocks = blocks
         self.checkpointEvery = checkpointEvery
         self.auditFraction = auditFraction
+        retention = CheckpointRetention(
+            last: 1 + Int(seed % 3), everySteps: seed % 2 == 0 ? 0 : 4 * checkpointEvery,
+            best: Int(seed % 4),
+            ranking: .init(
+                set: "val_eval", metric: "general_accuracy", isLargerBetter: seed % 5 < 2),
+            unscored: 2 + Int(seed % 7))
         self.faults = faults
         self.isTraced = isTraced
     }

@@ -265,7 +265,7 @@ public final class Ledger: Sendable {
                 }
                 // The file may have been deleted or damaged and is now back.
                 try database.run(
-                    "UPDATE checkpoints SET state = ? WHERE step = ?",
+                    "UPDATE checkpoints SET state = ?, deleted = NULL WHERE step = ?",
                     [checkpoint.state.rawValue, checkpoint.step])
                 return .identical
             }
@@ -282,13 +282,14 @@ public final class Ledger: Sendable {
         }
     }
 
-    /// Records whether a checkpoint's file is still there.
+    /// Records whether a checkpoint's file is still there; no result changes.
     public func setCheckpointState(
         step: Int, _ state: CheckpointRecord.State
     ) throws(StorageError) {
         try writeInTerm("recording that checkpoint \(step) is \(state.rawValue)") { database, _ in
             try database.run(
-                "UPDATE checkpoints SET state = ? WHERE step = ?", [state.rawValue, step])
+                "UPDATE checkpoints SET state = ?, deleted = ? WHERE step = ?",
+                [state.rawValue, state == .deleted ? self.now() : nil, step])
         }
     }
 

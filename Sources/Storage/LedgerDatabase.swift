@@ -171,6 +171,8 @@ extension CheckpointRecord {
             digest: try row.digest("digest"), stateDigest: try row.digest("state_digest"),
             written: try row.get("written"))
         state = try row.choice("state", State.self)
+        // A ledger of the first version that nobody has written to since has no such column.
+        deleted = row.hasColumn("deleted") ? try row.optional("deleted") : nil
     }
 }
 

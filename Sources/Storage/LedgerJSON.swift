@@ -123,6 +123,7 @@ extension CheckpointRecord {
             ("step", .integer(step)), ("file", .text(file)), ("bytes", .integer(bytes)),
             ("digest", .text(digest.hex)), ("state_digest", .text(stateDigest.hex)),
             ("state", .text(state.rawValue)), ("written", .real(written)),
+            ("deleted", .real(deleted)),
         ]
     }
 }

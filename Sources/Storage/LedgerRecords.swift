@@ -269,11 +269,13 @@ public struct CheckpointRecord: Codable, Equatable, Sendable {
     public var state: State
     /// When it became durable, in seconds since 1970.
     public var written: Double
+    /// When its file was deleted; nil while it is there.
+    @OrNull public internal(set) var deleted: Double?
 
     enum CodingKeys: String, CodingKey {
         case step, file, bytes, digest
         case stateDigest = "state_digest"
-        case state, written
+        case state, written, deleted
     }
 
     /// Describes a durable checkpoint.
@@ -287,6 +289,7 @@ public struct CheckpointRecord: Codable, Equatable, Sendable {
         self.stateDigest = stateDigest
         state = .durable
         self.written = written
+        deleted = nil
     }
 }
 

@@ -72,7 +72,8 @@ public enum LedgerReport {
         return [["step", "weights", "state", "MB", "file"]]
             + snapshot.checkpoints.map {
                 [
-                    String($0.step), $0.digest.hex, $0.state.rawValue,
+                    String($0.step), $0.digest.hex,
+                    $0.state.rawValue + ($0.deleted.map { " \(clock($0))" } ?? ""),
                     fixed(Double($0.bytes) / 1e6, 1), $0.file,
                 ]
             }

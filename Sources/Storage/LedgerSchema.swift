@@ -20,12 +20,17 @@ enum LedgerSchema {
         let name: String
         let kind: Kind
         let meaning: String
+        /// Version of the schema that brought it.
+        let since: Int
 
-        init(_ table: String, _ name: String, _ kind: Kind, _ meaning: String) {
+        init(
+            _ table: String, _ name: String, _ kind: Kind, _ meaning: String, since: Int = 1
+        ) {
             self.table = table
             self.name = name
             self.kind = kind
             self.meaning = meaning
+            self.since = since
         }
     }
 
@@ -86,6 +91,9 @@ enum LedgerSchema {
         Column("checkpoints", "state_digest", .result, "digest of all tensors"),
         Column("checkpoints", "state", .telemetry, "durable, deleted or damaged"),
         Column("checkpoints", "written", .telemetry, "when it became durable, seconds since 1970"),
+        Column(
+            "checkpoints", "deleted", .telemetry, "when its file was deleted, seconds since 1970",
+            since: 2),
         Column("evaluations", "step", .result, "checkpoint's step"),
         Column("evaluations", "set", .result, "train_eval, val_eval or easy_val_eval"),
         Column("evaluations", "metric", .result, "name of the metric"),
@@ -110,13 +118,21 @@ enum LedgerSchema {
         migrator.registerMigration("1") { database in
             try database.execute(sql: "PRAGMA application_id = \(applicationID)")
             try database.execute(sql: tables)
-            for column in columns {
-                try database.execute(
-                    sql: "INSERT INTO schema VALUES (?, ?, ?, ?)",
-                    arguments: [column.table, column.name, column.kind.rawValue, column.meaning])
-            }
+            try describe(columnsSince: 1, in: database)
+        }
+        migrator.registerMigration("2") { database in
+            try database.execute(sql: "ALTER TABLE checkpoints ADD COLUMN deleted REAL")
+            try describe(columnsSince: 2, in: database)
         }
         return migrator
+    }
+
+    private static func describe(columnsSince version: Int, in database: Database) throws {
+        for column in columns where column.since == version {
+            try database.execute(
+                sql: "INSERT INTO schema VALUES (?, ?, ?, ?)",
+                arguments: [column.table, column.name, column.kind.rawValue, column.meaning])
+        }
     }
 
     private static let tables = """

@@ -77,7 +77,9 @@ struct ClusterOptions: ParsableArguments {
     /// The one line that a script wants of a finished run.
     private func printResult(_ path: String) throws {
         let reader = try LedgerReader(run: path)
-        guard let run = try reader.run(), let last = try reader.checkpoints().last else { return }
+        guard let run = try reader.run(),
+            let last = try reader.checkpoints().last(where: { $0.state == .durable })
+        else { return }
         print(
             "run \(path): \(run.state.rawValue) at step \(run.lastStep), weights "
                 + "\(last.digest.hex) in \(path)/\(last.file)")

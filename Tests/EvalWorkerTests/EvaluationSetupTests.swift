@@ -215,6 +215,8 @@ struct EvaluationSetupTests {
         #expect(outcome.written.count == 3)
         let file = try EvaluationFile.read(run: path, EvaluationTask(step: 0, set: "val_eval"))
         #expect(file.metrics.keys.sorted() == MetricName.allCases.map(\.rawValue).sorted())
+        // What checkpoints may be ranked by is among them.
+        #expect(Settings.RankingMetric.allCases.allSatisfy { file.metrics[$0.rawValue] != nil })
         #expect(file.datasetDigest == tiny.datasetDigest.hex)
         #expect(file.numericsClass == scorer.numericsClass)
     }

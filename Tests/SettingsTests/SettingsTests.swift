@@ -131,6 +131,8 @@ import Testing
         ("input.height=300", "smaller than the input"),
         ("network.batch_norm=true", "resnet50 always has batch norm"),
         ("input.width=16", "at least 32"),
+        ("checkpoint.keep_best=3", "checkpoint.keep_last is 0, which keeps every"),
+        ("checkpoint.keep_every_steps=500", "leave checkpoint.keep_every_steps out"),
     ])
     func settingsThatExcludeEachOtherAreRefused(override: String, expected: String) {
         #expect(message(nil, override).contains(expected))
@@ -150,6 +152,18 @@ import Testing
                 .contains("set a number or soft"))
     }
 
+    @Test func theBestAreOfASetThatIsScored() throws {
+        let keep = ["checkpoint.keep_last=1", "checkpoint.keep_best=1"]
+        #expect(
+            message(nil, keep[0], keep[1], "evaluation.sets=train_eval")
+                .contains("keep_best_set is val_eval, but evaluation.sets is train_eval"))
+        let settings = try resolve(nil, keep[0], keep[1], "checkpoint.keep_best_metric=mean_loss")
+        #expect(!settings.checkpoint.keepBestMetric.isLargerBetter)
+        #expect(
+            message(nil, "checkpoint.keep_best_metric=general_acuracy")
+                .contains("did you mean 'general_accuracy'"))
+    }
+
     @Test func canonicalTextReadsBackToTheSameSettings() throws {
         let settings = try resolve(
             nil, "network.backbone=basic", "loss.margin=0.3", "data.root=/d\"\\é\u{1}",
@@ -163,7 +177,8 @@ import Testing
     @Test func theDigestSeesWhatDecidesTheRunAndNothingElse() throws {
         let base = try resolve().digest
         for override in [
-            "data.root=/elsewhere", "checkpoint.every_steps=7", "schedule.steps=30",
+            "data.root=/elsewhere", "checkpoint.every_steps=7", "checkpoint.keep_last=7",
+            "schedule.steps=30",
             "numerics.mode=statistical", "evaluation.poll_seconds=9", "ledger.path=/l",
             "data.decode_threads=9", "audit_fraction=0.5", "logging.detailed=true",
         ] {

@@ -165,12 +165,33 @@ import Testing
         #expect(try ledger.insertCheckpoint(checkpoint(20)) == .inserted)
         try ledger.setCheckpointState(step: 20, .deleted)
         #expect(try ledger.reader.checkpoints().map(\.state) == [.deleted])
+        #expect(try ledger.reader.checkpoints()[0].deleted != nil)
         #expect(try ledger.insertCheckpoint(checkpoint(20)) == .identical)
         #expect(try ledger.reader.checkpoints().map(\.state) == [.durable])
+        #expect(try ledger.reader.checkpoints()[0].deleted == nil)
         var other = checkpoint(20)
         other.digest ^= 1
         expectError(.conflict, "checkpoint 20") { try ledger.insertCheckpoint(other) }
         #expect(try ledger.reader.checkpoints() == [checkpoint(20)])
+    }
+
+    @Test func aDeletionIsNoResult() throws {
+        let folder = try TemporaryFolder()
+        let ledger = try started(folder)
+        for step in [0, 20, 40] { try ledger.insertCheckpoint(checkpoint(step)) }
+        let before = try ledger.reader.resultDigest().total
+        try ledger.setCheckpointState(step: 20, .deleted)
+        #expect(try ledger.reader.resultDigest().total == before)
+        let text = LedgerReport.text(try ledger.reader.snapshot(), width: 120, lastStep: nil)
+        #expect(text.contains("deleted 20"))
+        // A coordinator whose term is over deletes nothing.
+        let queue = try DatabaseQueue(path: ledger.path)
+        try queue.write { try $0.execute(sql: "UPDATE runs SET term = term + 1") }
+        expectError(.staleTerm, "another coordinator") {
+            try ledger.setCheckpointState(step: 40, .deleted)
+        }
+        #expect(
+            try ledger.reader.checkpoints().map(\.state) == [.durable, .deleted, .durable])
     }
 
     /// Copies of the files at any moment are what a loss of power leaves.
