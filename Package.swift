@@ -57,6 +57,7 @@ let package = Package(
         module("Settings", ["Basics"], pure: true),
         module("Protocol", ["Basics", protobuf]),
         module("ClusterCore", ["Basics", "Protocol"], pure: true),
+        module("Flight", ["Basics", "ClusterCore"]),
         module("Simulation", ["Basics", "Protocol", "ClusterCore"], pure: true),
         module("Transport", ["Basics", "Protocol", "CZeroMQ", log]),
         module("Storage", ["Basics", database]),
@@ -72,27 +73,29 @@ let package = Package(
         module(
             "Coordinator",
             [
-                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Datasets",
-                "MetricLearning", log,
+                "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
+                "Datasets", "MetricLearning", log,
             ]),
         module(
             "TrainerWorker",
             [
-                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Images",
-                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", log,
+                "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
+                "Images", "Datasets", "Tensors", "Networks", "MetricLearning", "Training", log,
             ]),
         module(
             "EvalWorker",
             [
-                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Images",
-                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "Scoring", log,
+                "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
+                "Images", "Datasets", "Tensors", "Networks", "MetricLearning", "Training",
+                "Scoring", log,
             ]),
         module("Dashboard", ["Basics", "Protocol"]),
         .executableTarget(
             name: "lineup",
             dependencies: [
-                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Images",
-                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "Scoring",
+                "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
+                "Images", "Datasets", "Tensors", "Networks", "MetricLearning", "Training",
+                "Scoring",
                 "Coordinator", "TrainerWorker", "EvalWorker", "Dashboard", "Simulation",
                 arguments, log, subprocess,
             ],
@@ -101,9 +104,9 @@ let package = Package(
         .executableTarget(
             name: "lineup-bench",
             dependencies: [
-                "Basics", "Settings", "Protocol", "Transport", "Storage", "Images", "Datasets",
-                "Tensors", "Networks", "MetricLearning", "Training", "Scoring", "EvalWorker",
-                "FaultRig", arguments,
+                "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
+                "Images", "Datasets", "Tensors", "Networks", "MetricLearning", "Training",
+                "Scoring", "EvalWorker", "FaultRig", arguments,
             ],
             path: "Benchmarks/lineup-bench",
             swiftSettings: shared
@@ -147,6 +150,7 @@ let package = Package(
             swiftSettings: shared),
         tests("FaultRigTests", ["FaultRig", "Basics"]),
         tests("ClusterTests", ["FaultRig", "Storage", "Transport", "Protocol", "Basics"]),
+        tests("FlightTests", ["Flight", "ClusterCore", "Protocol", "Basics", protobuf]),
     ],
     cxxLanguageStandard: .cxx20
 )

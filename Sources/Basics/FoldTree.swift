@@ -1,5 +1,5 @@
 /// A contiguous run of slots, the unit in which partial sums travel.
-public struct SlotRun: Hashable, Comparable, Sendable, CustomStringConvertible {
+public struct SlotRun: Codable, Hashable, Comparable, Sendable, CustomStringConvertible {
     /// First slot.
     public let low: Int
     /// One past the last slot.

@@ -5,9 +5,9 @@ internal import Basics
 ///
 /// A pure function of (seed, step, slot or block): every worker and every coordinator knows it
 /// without being told.
-public struct Audit: Sendable, Equatable {
-    private let seed: UInt64
-    private let fraction: Double
+public struct Audit: Codable, Sendable, Equatable {
+    let seed: UInt64
+    let fraction: Double
 
     /// Nothing is computed twice.
     public static let none = Audit(seed: 0, fraction: 0)

@@ -4,9 +4,9 @@
 /// A pure function of what is known of each. A checkpoint that is not among the best of those scored
 /// so far is not among the best of more either, so that what stays in the end does not depend on the
 /// order in which scores came.
-public struct CheckpointRetention: Equatable, Sendable {
+public struct CheckpointRetention: Codable, Equatable, Sendable {
     /// What checkpoints are ranked by.
-    public struct Ranking: Equatable, Sendable {
+    public struct Ranking: Codable, Equatable, Sendable {
         /// Name of the set.
         public var set: String
         /// Name of the metric.

@@ -10,8 +10,8 @@ public import Protocol
 ///
 /// Nothing is taken for delivered: workers say several times a second what they stand on, and what
 /// they lack is said again.
-public struct CoordinatorStateMachine: Sendable {
-    enum Phase: Sendable, Equatable {
+public struct CoordinatorStateMachine: Codable, Sendable {
+    enum Phase: Codable, Sendable, Equatable {
         /// A new term: those who trained in the last one come back with what they hold. Leaves for
         /// the boundary when all are there or at `until`; nil until the first tick.
         case recovering(until: Duration?)
@@ -34,8 +34,8 @@ public struct CoordinatorStateMachine: Sendable {
         case ended
     }
 
-    struct Worker: Sendable {
-        enum Stage: Sendable, Equatable {
+    struct Worker: Codable, Sendable {
+        enum Stage: Codable, Sendable, Equatable {
             /// Welcomed; loads its settings, data set and engine.
             case preparing
             /// Stands by: could take part from a boundary on.
@@ -66,7 +66,7 @@ public struct CoordinatorStateMachine: Sendable {
         var suspicion = 0
     }
 
-    struct PendingCheckpoint: Sendable {
+    struct PendingCheckpoint: Codable, Sendable {
         let step: Int
         let isRecovery: Bool
         var sender: String
@@ -76,14 +76,14 @@ public struct CoordinatorStateMachine: Sendable {
     }
 
     /// Joiners that get the state of one boundary from one donor.
-    struct Join: Sendable {
+    struct Join: Codable, Sendable {
         let step: Int
         let donor: String
         var joiners: Roll
     }
 
     /// The last commit in the ledger.
-    struct Tip: Sendable {
+    struct Tip: Codable, Sendable {
         var step: Int
         var history: UInt64
         var digest: UInt64
@@ -91,7 +91,7 @@ public struct CoordinatorStateMachine: Sendable {
     }
 
     let configuration: CoordinatorConfiguration
-    let source: any StepSource
+    let source: HeldSource
     let term: UInt64
     var generation: UInt64 = 0
     var phase: Phase
@@ -154,7 +154,7 @@ public struct CoordinatorStateMachine: Sendable {
     ) {
         precondition(configuration.slotCount > 0, "a step needs at least one slot")
         self.configuration = configuration
-        self.source = source
+        self.source = HeldSource(source)
         term = recovery.term
         loads = recovery.term << 32
         #if PLANTED_BUGS
@@ -262,7 +262,7 @@ public struct CoordinatorStateMachine: Sendable {
             return stateLoaded(message, from: worker, now: now)
         case (.checkpointFailed(let message), .trainer):
             return senderFailed(
-                step: Int(clamping: message.step), reason: message.reason, from: worker,
+                step: Int(clamping: message.step), reason: message.reason.clipped(), from: worker,
                 now: now)
         case (.evaluationPoll(let message), .evaluator):
             return evaluationPoll(message, from: worker, now: now)

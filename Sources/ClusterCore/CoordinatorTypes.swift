@@ -1,7 +1,7 @@
 public import Protocol
 
 /// What the coordinator decides by, fixed for its lifetime.
-public struct CoordinatorConfiguration: Sendable {
+public struct CoordinatorConfiguration: Codable, Sendable {
     /// Run id, in every frame.
     public var run: UInt64
     /// Digest of the data set; a worker with another one is refused.
@@ -92,7 +92,7 @@ public protocol StepSource: Sendable {
 }
 
 /// A checkpoint or recovery snapshot that is durable on disk.
-public struct DurableCheckpoint: Equatable, Sendable {
+public struct DurableCheckpoint: Codable, Equatable, Sendable {
     /// Step of the state.
     public var step: Int
     /// History digest up to that step.

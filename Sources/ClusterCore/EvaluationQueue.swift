@@ -3,9 +3,9 @@
 /// An evaluation is a pure function of (checkpoint, set): a lease only keeps two evaluators from
 /// doing the same work, it guards nothing. Holds no clock: time comes in as `now`, since any fixed
 /// instant.
-public struct EvaluationQueue: Sendable {
+public struct EvaluationQueue: Codable, Sendable {
     /// One set of one checkpoint.
-    public struct Task: Hashable, Comparable, Sendable {
+    public struct Task: Codable, Hashable, Comparable, Sendable {
         /// Step of the checkpoint.
         public let step: Int
         /// Name of the set.
@@ -23,7 +23,7 @@ public struct EvaluationQueue: Sendable {
         }
     }
 
-    private enum State: Equatable {
+    private enum State: Codable, Equatable {
         /// Nobody works on it. Leaves for `leased` when an evaluator polls.
         case waiting(failures: Int)
         /// One evaluator works on it. Leaves for `waiting` at `deadline` or when the evaluator

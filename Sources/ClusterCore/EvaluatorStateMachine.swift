@@ -30,11 +30,11 @@ public enum EvaluatorEnd: Sendable, Equatable {
 /// Holds no clock, socket or file. Rows are kept and sent again until the coordinator has
 /// acknowledged them, also across coordinators; the idle clock stands still while there is work or
 /// an unacknowledged row.
-public struct EvaluatorStateMachine: Sendable {
+public struct EvaluatorStateMachine: Codable, Sendable {
     /// How long an acknowledgement may take before rows are sent again.
     static let acknowledgementPatience = Duration.seconds(2)
 
-    private struct Report: Sendable {
+    private struct Report: Codable, Sendable {
         let rows: WireEvaluationRows
         var sentAt: Duration?
     }

@@ -17,7 +17,7 @@ public struct FoldCheck: Sendable, Equatable {
 /// Holds no numbers: it speaks of blocks and slot runs, the shell holds the floats. A block is
 /// folded by its owner alone, in the order of ``FoldTree``; ownership follows the members, block
 /// boundaries and tree never do.
-public struct ExchangeStateMachine: Sendable {
+public struct ExchangeStateMachine: Codable, Sendable {
     /// What the shell does next, in order.
     public enum Action: Equatable, Sendable {
         /// Sum the held slots of `run` in tree order and send each block to its owner.

@@ -1,5 +1,5 @@
 /// Names in the order in which they came; adding and removing take constant time.
-struct Roll: Sendable {
+struct Roll: Codable, Sendable {
     private var names: [String?] = []
     private var places: [String: Int] = [:]
 

@@ -2,9 +2,9 @@ internal import Basics
 internal import Protocol
 
 /// The step that is computed and exchanged, as the coordinator knows it.
-struct StepInFlight: Sendable {
+struct StepInFlight: Codable, Sendable {
     /// A slot given to a worker.
-    struct Lease: Sendable, Equatable {
+    struct Lease: Codable, Sendable, Equatable {
         let worker: String
         /// Counts the leases of this slot in this step, from 1.
         let attempt: Int
@@ -12,7 +12,7 @@ struct StepInFlight: Sendable {
     }
 
     /// What a worker says of a slot that it has computed.
-    struct Claim: Sendable {
+    struct Claim: Codable, Sendable {
         let worker: String
         let attempt: Int
         let done: WireSlotDone
@@ -31,7 +31,7 @@ struct StepInFlight: Sendable {
     }
 
     /// What a worker has folded a block to, by its own word or an auditor's.
-    struct FoldClaim: Sendable, Hashable {
+    struct FoldClaim: Codable, Sendable, Hashable {
         let worker: String
         let digest: UInt64
     }

@@ -10,8 +10,8 @@ public import Protocol
 ///
 /// What is lost on the way is repeated: this machine says several times a second what it stands on,
 /// and the coordinator answers what is not up to date.
-public struct TrainerStateMachine: Sendable {
-    enum Phase: Sendable, Equatable {
+public struct TrainerStateMachine: Codable, Sendable {
+    enum Phase: Codable, Sendable, Equatable {
         /// Not welcomed yet. Leaves for `preparing` at WELCOME.
         case greeting
         /// The shell loads data set and engine. Leaves for `standingBy`.
@@ -26,7 +26,7 @@ public struct TrainerStateMachine: Sendable {
         case gone
     }
 
-    struct StepWork: Sendable {
+    struct StepWork: Codable, Sendable {
         var plan: WirePlan
         let samples: WireStepSamples
         var exchange: ExchangeStateMachine
@@ -47,7 +47,7 @@ public struct TrainerStateMachine: Sendable {
     }
 
     /// Which coordinator and which membership a message speaks for.
-    struct Standing: Sendable, Comparable {
+    struct Standing: Codable, Sendable, Comparable {
         var term: UInt64
         var generation: UInt64
 
@@ -62,6 +62,8 @@ public struct TrainerStateMachine: Sendable {
     public static let missingPatience = Duration.seconds(1)
     /// Steps that a joiner may lie behind; beyond that it begins anew from a younger state.
     public static let backlogMax = 8
+    /// No run has this many steps; sums of a step and a few more stay far from overflow.
+    static let stepMax: UInt64 = 1 << 60
 
     let me: String
     /// History digest up to ``step``.
@@ -74,7 +76,8 @@ public struct TrainerStateMachine: Sendable {
     private var isWelcome = false
     private var standing = Standing(term: 0, generation: 0)
     private var blockCount = 1
-    private var welcomed: (settings: UInt64, dataset: UInt64)?
+    /// Digests of the settings and the data set that it was welcomed with.
+    private var welcomed: [UInt64] = []
     private var preparedMessage: WirePrepared?
     /// Grows whenever what is under way becomes useless.
     public private(set) var epoch = 0
@@ -310,7 +313,7 @@ public struct TrainerStateMachine: Sendable {
         // A coordinator that was replaced may still speak.
         guard welcome.term >= standing.term else { return [] }
         isWelcome = true
-        let digests = (welcome.settingsDigest, welcome.datasetDigest)
+        let digests = [welcome.settingsDigest, welcome.datasetDigest]
         if welcome.term > standing.term {
             standing = Standing(term: welcome.term, generation: 0)
             #if PLANTED_BUGS
@@ -319,7 +322,7 @@ public struct TrainerStateMachine: Sendable {
             // It knows nothing of a LOAD under way.
             if phase == .loading { letGo(.standingBy) }
         }
-        let isKnown = welcomed.map { $0 == digests } ?? false
+        let isKnown = welcomed == digests
         var actions: [TrainerAction] = isDraining ? [.send(.goodbye(goodbye))] : []
         if phase == .preparing && isKnown { return actions }
         if isKnown, let preparedMessage {
@@ -368,7 +371,7 @@ public struct TrainerStateMachine: Sendable {
             return phase == .active ? [.send(.stateLoaded(loaded))] : []
         }
         // Numbers only grow, across terms too: an older one was overtaken.
-        guard load.number > self.load.number else { return [] }
+        guard load.number > self.load.number, load.step <= Self.stepMax else { return [] }
         if isApplying {
             pendingLoad = load
             return []
@@ -505,7 +508,7 @@ public struct TrainerStateMachine: Sendable {
             return loadReceived(load)
         }
         var actions: [TrainerAction] = []
-        if let duty = pendingDuty, Int(duty.step) == step {
+        if let duty = pendingDuty, Int(clamping: duty.step) == step {
             pendingDuty = nil
             actions += dutyReceived(duty)
         }

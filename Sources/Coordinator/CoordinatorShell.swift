@@ -1,6 +1,7 @@
 internal import Basics
 public import ClusterCore
 public import Datasets
+internal import Flight
 internal import Foundation
 internal import Logging
 internal import Protocol
@@ -58,6 +59,7 @@ public final class CoordinatorShell {
     private enum Input: Sendable {
         case bulk(BulkServer.Event)
         case drain
+        case copyRecord
     }
 
     private let folder: RunFolder
@@ -65,6 +67,7 @@ public final class CoordinatorShell {
     private let runID: UInt64
     private let ledger: Ledger
     private var machine: CoordinatorStateMachine
+    private let flight: FlightRecorder<CoordinatorStateMachine>
     private let context: Context
     private let control: Socket
     private let bulk: BulkServer
@@ -82,6 +85,8 @@ public final class CoordinatorShell {
     private var outcome: CoordinatorOutcome?
     /// Where workers connect.
     public let address: String
+    /// Events in each of the two files of the flight record, in bytes.
+    private static let flightBytes = 2 << 20
 
     /// Opens ledger and sockets; nothing is dispatched before ``run()``.
     ///
@@ -110,6 +115,9 @@ public final class CoordinatorShell {
             configuration: Self.configuration(
                 folder, options, run: runID, dataset: dataSet.digest),
             source: plan, recovery: recovered.recovery)
+        flight = FlightRecorder(
+            path: "\(folder.flight)/coordinator-\(recovered.recovery.term)",
+            bytes: Self.flightBytes)
         let admission = options.keys?.admission
         context = try Context(keys: options.keys?.own, refusals: refusals) { key in
             admission?.entry(for: key) != nil
@@ -181,6 +189,18 @@ public final class CoordinatorShell {
         return { mailbox.post(.drain) }
     }
 
+    /// Copies the flight record aside; may be called from any thread.
+    public var copyRecord: @Sendable () -> Void {
+        let mailbox = mailbox
+        return { mailbox.post(.copyRecord) }
+    }
+
+    /// Tells the machine, and the record.
+    private func tell(_ input: CoordinatorInput) -> [CoordinatorAction] {
+        let now = now
+        return flight.tell(input, now: now, machine: &machine)
+    }
+
     /// Runs until the run is finished, drained or cannot go on.
     public func run() throws -> CoordinatorOutcome {
         var nextStatus = clock.now
@@ -188,7 +208,7 @@ public final class CoordinatorShell {
             Poller.wait([control], wakeup: mailbox.wakeup, timeout: .milliseconds(100))
             receive()
             for input in mailbox.take() { handle(input) }
-            perform(machine.tick(now: now))
+            perform(tell(.tick))
             admissionChanged()
             if clock.now >= nextStatus {
                 nextStatus = clock.now + .milliseconds(500)
@@ -207,6 +227,9 @@ public final class CoordinatorShell {
     private func finish() throws {
         bulk.stop()
         refusals.report(isLast: true)
+        if let file = flight.close(keep: true), outcome != .finished, outcome != .drained {
+            logger.notice("look at the last decisions by: lineup flight \(file)")
+        }
         switch outcome! {
         case .finished:
             try ledger.setState(.finished)
@@ -272,7 +295,7 @@ public final class CoordinatorShell {
             control.send([WireCodec.encode(.stop(.sayHelloAgain), run: runID)], to: route)
             return
         }
-        perform(machine.received(body, from: worker, now: now))
+        perform(tell(.received(body, from: worker)))
     }
 
     private func refuse(_ route: Data, _ code: WireRefusal.Code, _ text: String) {
@@ -289,7 +312,7 @@ public final class CoordinatorShell {
             case .failed: refusals.note("a connection that could not be agreed on")
             case .closed(let descriptor):
                 guard let worker = connections.closed(descriptor: descriptor) else { continue }
-                perform(machine.disconnected(worker, now: now))
+                perform(tell(.disconnected(worker)))
             }
         }
     }
@@ -300,7 +323,7 @@ public final class CoordinatorShell {
         for (worker, route, why) in connections.closeDisallowed() {
             refuse(route, .role, why)
             note(kind: "refused", severity: .warning, text: "\(worker): \(why)")
-            perform(machine.disconnected(worker, now: now))
+            perform(tell(.disconnected(worker)))
         }
         guard let (keys, version) = options.keys?.admission.trainers, version != toldVersion
         else { return }
@@ -310,7 +333,11 @@ public final class CoordinatorShell {
 
     private func handle(_ input: Input) {
         switch input {
-        case .drain: perform(machine.drain(now: now))
+        case .drain: perform(tell(.drain))
+        case .copyRecord:
+            logger.notice(
+                "flight record copied",
+                metadata: ["file": "\(flight.copy() ?? flight.problem ?? "none")"])
         case .bulk(.stored(let checkpoint, let stored)):
             do {
                 if !checkpoint.isRecovery {
@@ -321,16 +348,15 @@ public final class CoordinatorShell {
                             stateDigest: stored.digests.state,
                             written: Ledger.secondsSince1970()))
                 }
-                perform(machine.checkpointStored(checkpoint, now: now))
+                perform(tell(.checkpointStored(checkpoint)))
             } catch {
-                if error.code == .staleTerm { return perform(machine.ledgerRefused()) }
+                if error.code == .staleTerm { return perform(tell(.ledgerRefused)) }
                 perform(
-                    machine.checkpointWriteFailed(
-                        step: checkpoint.step, reason: "\(error)", now: now))
+                    tell(.checkpointWriteFailed(step: checkpoint.step, reason: "\(error)")))
             }
-        case .bulk(.piece(let step)): machine.checkpointPieceReceived(step: step, now: now)
+        case .bulk(.piece(let step)): perform(tell(.checkpointPieceReceived(step: step)))
         case .bulk(.failed(let step, let reason)):
-            perform(machine.checkpointWriteFailed(step: step, reason: reason, now: now))
+            perform(tell(.checkpointWriteFailed(step: step, reason: reason)))
         }
     }
 
@@ -368,14 +394,15 @@ public final class CoordinatorShell {
             directory: checkpoint.isRecovery ? folder.recovery : folder.checkpoints)
         let reader = try? store.open(step: checkpoint.step)
         perform(
-            machine.checkpointVerified(
-                checkpoint, isWhole: reader?.digests.state == checkpoint.digest, now: now))
+            tell(
+                .checkpointVerified(
+                    checkpoint, isWhole: reader?.digests.state == checkpoint.digest)))
     }
 
     private func readTerm(for worker: String) {
         do {
             let current = try ledger.reader.run()?.term ?? 0
-            perform(machine.termRead(UInt64(current), for: worker, now: now))
+            perform(tell(.termRead(UInt64(current), for: worker)))
         } catch {
             stopAll(for: error)
         }
@@ -387,7 +414,7 @@ public final class CoordinatorShell {
             try ledger.setCheckpointState(step: checkpoint.step, .deleted)
             try CheckpointStore(directory: folder.checkpoints).remove(step: checkpoint.step)
         } catch {
-            if error.code == .staleTerm { return perform(machine.ledgerRefused()) }
+            if error.code == .staleTerm { return perform(tell(.ledgerRefused)) }
             logger.warning("a checkpoint was not deleted", metadata: ["why": "\(error)"])
         }
     }
@@ -431,7 +458,7 @@ public final class CoordinatorShell {
                         + "\(record.history.hex); resume from the last checkpoint")
             }
             events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
-            perform(machine.stepCommitted(record, now: now))
+            perform(tell(.stepCommitted(record)))
         } catch {
             stopAll(for: error)
         }
@@ -441,11 +468,10 @@ public final class CoordinatorShell {
         do {
             // What is redone writes nothing, so that the ledger itself refuses nobody.
             guard try ledger.reader.run()?.term == ledger.term else {
-                return perform(machine.ledgerRefused())
+                return perform(tell(.ledgerRefused))
             }
             let stored = try ledger.reader.digest(ofStep: record.step)
-            perform(
-                machine.stepCompared(record, matches: stored == record.digest, now: now))
+            perform(tell(.stepCompared(record, matches: stored == record.digest)))
         } catch {
             stopAll(for: error)
         }
@@ -461,7 +487,7 @@ public final class CoordinatorShell {
             }
             let outcomes = try ledger.insertEvaluations(records)
             if outcomes.contains(.inserted) { events.evaluated(rows) }
-            perform(machine.evaluationRecorded(rows, from: worker, now: now))
+            perform(tell(.evaluationRecorded(rows, from: worker)))
         } catch {
             stopAll(for: error)
         }
@@ -470,14 +496,14 @@ public final class CoordinatorShell {
     /// The ledger cannot be written: a newer coordinator has begun, or nothing more can happen.
     private func stopAll(for error: any Error) {
         if (error as? StorageError)?.code == .staleTerm {
-            perform(machine.ledgerRefused())
+            perform(tell(.ledgerRefused))
         } else {
             stopAll("\(error)")
         }
     }
 
     /// Nothing more can happen, and everyone is told.
-    private func stopAll(_ why: String) { perform(machine.ledgerFailed(why)) }
+    private func stopAll(_ why: String) { perform(tell(.ledgerFailed(why))) }
 
     /// Telemetry: a row that cannot be written is said, and the training goes on.
     private func record(_ body: () throws -> Void) {

@@ -21,6 +21,8 @@ public struct RunFolder: Sendable {
     public var checkpoints: String { path + "/checkpoints" }
     /// Folder of recovery snapshots, which are neither listed nor scored.
     public var recovery: String { path + "/checkpoints/recovery" }
+    /// Folder of flight records.
+    public var flight: String { path + "/flight" }
     /// Where the ledger lies.
     public var ledger: String { settings.ledger.path ?? path + "/ledger.sqlite" }
     /// Says that the run has ended, for evaluators without a coordinator.

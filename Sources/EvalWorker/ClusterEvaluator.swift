@@ -1,5 +1,6 @@
 internal import Basics
 public import ClusterCore
+internal import Flight
 internal import Foundation
 internal import Logging
 internal import Protocol
@@ -27,11 +28,14 @@ public struct ClusterEvaluatorOptions: Sendable {
     public var host: String
     /// This Lineup.
     public var version: String
+    /// Folder of the flight record; nil for this machine's temporary one.
+    public var flightFolder: String?
 
     /// Names every option.
     public init(
         coordinator: String, keys: WorkerKeys? = nil, device: Device, dataRoot: String?,
-        once: Bool, patience: Duration, host: String, version: String
+        once: Bool, patience: Duration, host: String, version: String,
+        flightFolder: String? = nil
     ) {
         self.coordinator = coordinator
         self.keys = keys
@@ -41,6 +45,7 @@ public struct ClusterEvaluatorOptions: Sendable {
         self.patience = patience
         self.host = host
         self.version = version
+        self.flightFolder = flightFolder
     }
 }
 
@@ -55,7 +60,11 @@ public final class ClusterEvaluator {
         case scored(WireEvaluationRows)
         case done
         case drain
+        case copyRecord
     }
+
+    /// Events in each of the two files of the flight record, in bytes.
+    private static let flightBytes = 256 << 10
 
     private let options: ClusterEvaluatorOptions
     private let worker: String
@@ -67,6 +76,7 @@ public final class ClusterEvaluator {
     private let clock = ContinuousClock()
     private let begun: ContinuousClock.Instant
     private var machine: EvaluatorStateMachine
+    private let flight: FlightRecorder<EvaluatorStateMachine>
     private var welcome = WireWelcome()
     private var settings: Settings?
     private var scorer: CheckpointScorer?
@@ -87,6 +97,9 @@ public final class ClusterEvaluator {
             host: options.host)
         worker = link.worker
         machine = EvaluatorStateMachine(worker: worker, once: options.once)
+        flight = FlightRecorder(
+            path: (options.flightFolder ?? FlightFolder.ofThisMachine) + "/" + worker,
+            bytes: Self.flightBytes)
         begun = clock.now
         lostAt = clock.now
     }
@@ -95,6 +108,17 @@ public final class ClusterEvaluator {
     public var drain: @Sendable () -> Void {
         let mailbox = mailbox
         return { mailbox.post(.drain) }
+    }
+
+    /// Copies the flight record aside; may be called from any thread.
+    public var copyRecord: @Sendable () -> Void {
+        let mailbox = mailbox
+        return { mailbox.post(.copyRecord) }
+    }
+
+    /// Tells the machine, and the record.
+    private func tell(_ input: EvaluatorInput) -> [EvaluatorAction] {
+        flight.tell(input, now: now, machine: &machine)
     }
 
     /// Scores until the run ends or nothing new comes.
@@ -109,10 +133,15 @@ public final class ClusterEvaluator {
                 end = .failure(error)
             }
             for input in mailbox.take() where end == nil { handle(input) }
-            perform(machine.tick(now: now))
+            perform(tell(.tick))
             checkPatience()
         }
         stop.stop()
+        // A record of an orderly end is of no use.
+        let isOrderly = if case .success = end { true } else { false }
+        if let file = flight.close(keep: !isOrderly) {
+            logger.notice("look at the last decisions by: lineup flight \(file)")
+        }
         return try end!.get()
     }
 
@@ -122,14 +151,14 @@ public final class ClusterEvaluator {
     private func receive() throws {
         for event in try link.connectionEvents() {
             switch event {
-            case .closed: machine.connectionClosed()
-            case .opened: perform(machine.connectionOpened(now: now))
+            case .closed: perform(tell(.connectionClosed))
+            case .opened: perform(tell(.connectionOpened))
             case .failed: break
             }
         }
         for body in try link.receive() where end == nil {
             if case .welcome(let welcome) = body { self.welcome = welcome }
-            perform(machine.received(body, now: now))
+            perform(tell(.received(body)))
         }
     }
 
@@ -158,7 +187,8 @@ public final class ClusterEvaluator {
     private func prepare(_ welcome: WireWelcome) {
         let settings: Settings
         do {
-            var run = try JSONDecoder().decode(Settings.self, from: Data(welcome.settings.utf8))
+            var run = try Settings.resolve(
+                paramsJSON: Data(welcome.settings.utf8), paramsName: "the coordinator's settings")
             if let root = options.dataRoot { run.data.root = root }
             settings = run
         } catch {
@@ -188,13 +218,18 @@ public final class ClusterEvaluator {
         case .prepared(.success(let scorer)):
             self.scorer = scorer
             perform(
-                machine.prepared(
-                    pollSeconds: settings!.evaluation.pollSeconds,
-                    timeoutSeconds: Double(settings!.evaluation.timeoutSeconds), now: now))
+                tell(
+                    .prepared(
+                        pollSeconds: settings!.evaluation.pollSeconds,
+                        timeoutSeconds: settings!.evaluation.timeoutSeconds)))
         case .prepared(.failure(let error)): leave(failing: error)
-        case .scored(let rows): perform(machine.scored(rows, now: now))
-        case .done: perform(machine.scoringEnded(now: now))
-        case .drain: perform(machine.drain())
+        case .scored(let rows): perform(tell(.scored(rows)))
+        case .done: perform(tell(.scoringEnded))
+        case .drain: perform(tell(.drain))
+        case .copyRecord:
+            logger.notice(
+                "flight record copied",
+                metadata: ["file": "\(flight.copy() ?? flight.problem ?? "none")"])
         }
     }
 

@@ -55,7 +55,7 @@ extension TrainerShell {
         case .audit(let blocks):
             for block in blocks {
                 let digest = try buffers!.secondFold(block)
-                perform(machine.blockAudited(block, digest: digest))
+                perform(tell(.blockAudited(block, digest: digest)))
             }
         case .broadcast(let blocks, let names):
             for block in blocks { sendResult(block, to: names) }
@@ -183,14 +183,14 @@ extension TrainerShell {
         }
         if header.kind == .partial {
             buffers!.keepPartial(block, run: run, payload)
-            perform(machine.partialReceived(block, run: run))
+            perform(tell(.partialReceived(block, run: run)))
         } else {
             payload.withUnsafeBytes {
                 buffers!.keepResult(
                     block, $0, digest: header.digest,
                     keepingParts: machine.awaitsAudit(ofBlock: block))
             }
-            perform(machine.resultReceived(block, digest: header.digest))
+            perform(tell(.resultReceived(block, digest: header.digest)))
         }
     }
 
@@ -207,6 +207,6 @@ extension TrainerShell {
             }
         }
         perform(
-            machine.wanted(blocks, partials: header.kind == .wantPartials, by: peer))
+            tell(.wanted(blocks, partials: header.kind == .wantPartials, by: peer)))
     }
 }

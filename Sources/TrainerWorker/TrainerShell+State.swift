@@ -38,7 +38,8 @@ extension TrainerShell {
     private static func prepare(
         _ welcome: WireWelcome, _ options: TrainerOptions
     ) throws -> Prepared {
-        var settings = try JSONDecoder().decode(Settings.self, from: Data(welcome.settings.utf8))
+        var settings = try Settings.resolve(
+            paramsJSON: Data(welcome.settings.utf8), paramsName: "the coordinator's settings")
         if let root = options.dataRoot { settings.data.root = root }
         guard let root = settings.data.root else {
             throw TrainerError(.differs, "the run names no data; give it with --data-root CROPS")
@@ -84,11 +85,12 @@ extension TrainerShell {
         message.blockCount = UInt64(layout!.blockCount)
         message.numerics.description_p = prepared.numerics
         perform(
-            machine.prepared(
-                message, slotCount: prepared.settings.batch.miniBatchesPerStep,
-                audit: Audit(
-                    seed: prepared.settings.seed, fraction: prepared.settings.auditFraction),
-                epoch: epoch))
+            tell(
+                .prepared(
+                    message, slotCount: prepared.settings.batch.miniBatchesPerStep,
+                    audit: Audit(
+                        seed: prepared.settings.seed, fraction: prepared.settings.auditFraction),
+                    epoch: epoch)))
     }
 
     // MARK: Getting the state
@@ -167,7 +169,7 @@ extension TrainerShell {
         guard epoch == machine.epoch else { return }
         state = loaded.state
         perform(
-            machine.stateLoaded(step: loaded.state.step, digest: loaded.digest, epoch: epoch))
+            tell(.stateLoaded(step: loaded.state.step, digest: loaded.digest, epoch: epoch)))
     }
 
     /// A chunk of the state from a peer.
@@ -212,7 +214,7 @@ extension TrainerShell {
                     .copyMemory(from: bytes)
             }
         }
-        machine.statePieceReceived()
+        _ = tell(.statePieceReceived)
         incoming.received += payload.count
         data.send([WireCodec.encode(answer)], to: peer)
         guard incoming.received == total else {

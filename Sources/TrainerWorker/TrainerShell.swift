@@ -1,6 +1,7 @@
 internal import Basics
 internal import ClusterCore
 internal import Datasets
+internal import Flight
 internal import Foundation
 internal import Images
 internal import Logging
@@ -34,12 +35,14 @@ public struct TrainerOptions: Sendable {
     public var host: String
     /// This Lineup.
     public var version: String
+    /// Folder of the flight record; nil for this machine's temporary one.
+    public var flightFolder: String?
 
     /// Names every option.
     public init(
         coordinator: String, keys: WorkerKeys? = nil, device: Device, slotThreads: Int,
         dataRoot: String?, bind: String, advertised: String? = nil, patience: Duration,
-        host: String, version: String
+        host: String, version: String, flightFolder: String? = nil
     ) {
         self.coordinator = coordinator
         self.keys = keys
@@ -51,6 +54,7 @@ public struct TrainerOptions: Sendable {
         self.patience = patience
         self.host = host
         self.version = version
+        self.flightFolder = flightFolder
     }
 }
 
@@ -75,6 +79,7 @@ public final class TrainerShell {
         case sendFailed(step: Int, why: String)
         case note(String)
         case drain
+        case copyRecord
     }
 
     struct Prepared: Sendable {
@@ -113,6 +118,7 @@ public final class TrainerShell {
     let clock = ContinuousClock()
     let begun: ContinuousClock.Instant
     var machine: TrainerStateMachine
+    private let flight: FlightRecorder<TrainerStateMachine>
     var welcome = WireWelcome()
     var prepared: Prepared?
     var layout: EffectLayout?
@@ -132,6 +138,8 @@ public final class TrainerShell {
 
     /// How long a trainer that was asked to leave waits to be let go at a step boundary.
     static let drainPatience = Duration.seconds(30)
+    /// Events in each of the two files of the flight record, in bytes.
+    private static let flightBytes = 1 << 20
 
     /// Opens the sockets.
     ///
@@ -149,6 +157,9 @@ public final class TrainerShell {
             options.bind, host: options.host, advertised: options.advertised)
         pool = WorkPool(threads: options.slotThreads)
         machine = TrainerStateMachine(worker: worker)
+        flight = FlightRecorder(
+            path: (options.flightFolder ?? FlightFolder.ofThisMachine) + "/" + worker,
+            bytes: Self.flightBytes)
         begun = clock.now
         lostAt = clock.now
     }
@@ -157,6 +168,17 @@ public final class TrainerShell {
     public var drain: @Sendable () -> Void {
         let mailbox = mailbox
         return { mailbox.post(.drain) }
+    }
+
+    /// Copies the flight record aside; may be called from any thread.
+    public var copyRecord: @Sendable () -> Void {
+        let mailbox = mailbox
+        return { mailbox.post(.copyRecord) }
+    }
+
+    /// Tells the machine, and the record.
+    func tell(_ input: TrainerInput) -> [TrainerAction] {
+        flight.tell(input, now: now, machine: &machine)
     }
 
     /// Time since the start.
@@ -176,14 +198,22 @@ public final class TrainerShell {
                 end = .failure(error)
             }
             for input in mailbox.take() where end == nil { handle(input) }
-            perform(machine.tick(now: now))
+            perform(tell(.tick))
             refusals.report()
             checkPatience()
         }
         pool.stop()
         prepared?.inputs.stop()
         snapshots?.stop()
+        endRecord()
         return try end!.get()
+    }
+
+    /// A record of an orderly end is of no use.
+    private func endRecord() {
+        let isOrderly = if case .success = end { true } else { false }
+        guard let file = flight.close(keep: !isOrderly) else { return }
+        logger.notice("look at the last decisions by: lineup flight \(file)")
     }
 
     // MARK: Control
@@ -191,8 +221,8 @@ public final class TrainerShell {
     private func receiveControl() throws {
         for event in try link.connectionEvents() {
             switch event {
-            case .closed: machine.connectionClosed()
-            case .opened: perform(machine.connectionOpened(now: now))
+            case .closed: perform(tell(.connectionClosed))
+            case .opened: perform(tell(.connectionOpened))
             case .failed: break
             }
         }
@@ -202,7 +232,7 @@ public final class TrainerShell {
             case .admission(let admission): admitted.replace(with: admission.trainers)
             default: break
             }
-            perform(machine.received(body, now: now))
+            perform(tell(.received(body)))
         }
     }
 
@@ -240,16 +270,16 @@ public final class TrainerShell {
             if epoch == machine.epoch { leave(failing: error) }
         case .loaded(.success(let loaded), let epoch): didLoad(loaded, epoch: epoch)
         case .loaded(.failure(let error), let epoch):
-            perform(machine.loadFailed("\(error)", epoch: epoch))
+            perform(tell(.loadFailed("\(error)", epoch: epoch)))
         case .computed(let slot, let epoch):
             guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step) else {
                 return
             }
             buffers.keep(slot: Int(slot.done.slot), slot.contribution)
             exchangeBegan = clock.now
-            perform(machine.slotComputed(slot.done, epoch: epoch))
+            perform(tell(.slotComputed(slot.done, epoch: epoch)))
         case .slotFailed(let step, let slot, let why, let epoch):
-            perform(machine.slotFailed(step: step, slot: slot, reason: why, epoch: epoch))
+            perform(tell(.slotFailed(step: step, slot: slot, reason: why, epoch: epoch)))
         case .sendFailed(let step, let why):
             var message = WireCheckpointFailed()
             message.step = UInt64(step)
@@ -258,7 +288,11 @@ public final class TrainerShell {
         case .note(let text): logger.warning("\(text)")
         case .drain:
             drainedAt = clock.now
-            perform(machine.drain())
+            perform(tell(.drain))
+        case .copyRecord:
+            logger.notice(
+                "flight record copied",
+                metadata: ["file": "\(flight.copy() ?? flight.problem ?? "none")"])
         }
     }
 
@@ -278,8 +312,8 @@ public final class TrainerShell {
     /// Waits for slots that have begun, and says meanwhile that this trainer lives.
     private func waitUntilIdle() {
         while !pool.waitUntilIdle(seconds: 0.2) {
-            machine.stillBusy()
-            for case .send(let body) in machine.tick(now: now) { link.send(completed(body)) }
+            _ = tell(.stillBusy)
+            for case .send(let body) in tell(.tick) { link.send(completed(body)) }
         }
     }
 
@@ -471,9 +505,10 @@ public final class TrainerShell {
             blocks: Array(buffers!.digests[..<layout!.gradientBlocks]),
             batchStatistics: effect.batchStatistics, scalars: effect.scalars, step: step)
         perform(
-            machine.effectDigested(
-                step: step, fold: fold, digest: digest,
-                state: try partialStateDigest(step: step), epoch: epoch))
+            tell(
+                .effectDigested(
+                    step: step, fold: fold, digest: digest,
+                    state: try partialStateDigest(step: step), epoch: epoch)))
     }
 
     /// A rotating sixteenth of the state's tensors, so that a state that differs is found soon.
@@ -508,6 +543,6 @@ public final class TrainerShell {
         tickets.cancelAll()
         applySeconds = (clock.now - start).seconds
         prepared!.inputs.drop(before: step + 1)
-        perform(machine.applied(step: step, epoch: epoch))
+        perform(tell(.applied(step: step, epoch: epoch)))
     }
 }

@@ -64,9 +64,10 @@ struct CoordinatorCommand: AsyncParsableCommand {
             try folder.prepare()
             let shell = try CoordinatorShell(folder: folder, dataSet: dataSet, options: options)
             let signals = DrainSignals(drain: shell.drain)
+            let record = RecordSignal(copy: shell.copyRecord)
             if supervised { watchStandardInput(shell.drain) }
             if !supervised { say("listening on \(shell.address)") }
-            defer { withExtendedLifetime(signals) {} }
+            defer { withExtendedLifetime((signals, record)) {} }
             return try shell.run()
         }
         switch outcome {

@@ -42,6 +42,9 @@ struct EvaluatorCommand: AsyncParsableCommand {
     @Option(help: "Seconds to wait for a coordinator that does not answer.")
     var patience = 60
 
+    @Option(help: "Folder of the flight record. Default: one of this machine's temporary folder.")
+    var flight: String?
+
     @Flag(help: .hidden)
     var supervised = false
 
@@ -61,13 +64,15 @@ struct EvaluatorCommand: AsyncParsableCommand {
             coordinator: coordinator ?? "",
             keys: try security.forWorker(coordinator: coordinator ?? ""), device: device,
             dataRoot: dataRoot, once: once,
-            patience: .seconds(patience), host: hostName(), version: lineupVersion)
+            patience: .seconds(patience), host: hostName(), version: lineupVersion,
+            flightFolder: flight)
         let supervised = supervised
         let end = try await onOwnThread {
             let evaluator = try ClusterEvaluator(options: options)
             let signals = DrainSignals(drain: evaluator.drain)
+            let record = RecordSignal(copy: evaluator.copyRecord)
             if supervised { watchStandardInput(evaluator.drain) }
-            defer { withExtendedLifetime(signals) {} }
+            defer { withExtendedLifetime((signals, record)) {} }
             return try evaluator.run()
         }
         if end == .drained { throw ExitCode(75) }

@@ -34,7 +34,7 @@ struct Lineup: AsyncParsableCommand {
                 name: "Look",
                 subcommands: [
                     WatchCommand.self, LedgerCommand.self, CheckpointCommand.self,
-                    ReportCommand.self,
+                    ReportCommand.self, FlightCommand.self,
                 ]),
             CommandGroup(
                 name: "Data",

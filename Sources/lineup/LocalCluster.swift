@@ -143,7 +143,7 @@ final class LocalCluster {
         var arguments =
             [
                 isTrainer ? "trainer" : "evaluator", "--coordinator", address, "--device", device,
-                "--supervised",
+                "--supervised", "--flight", plan.folder.flight,
             ] + plan.keyArguments
         if isTrainer { arguments += ["--slots-at-once", "\(plan.slotsAtOnce)"] }
         if let root = plan.dataRoot { arguments += ["--data-root", root] }

@@ -79,6 +79,19 @@ func raiseOpenFileLimit() {
     setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }
 
+/// Copies a flight record aside at each SIGUSR2.
+final class RecordSignal: Sendable {
+    private let source: Mutex<any DispatchSourceSignal>
+
+    init(copy: @escaping @Sendable () -> Void) {
+        signal(SIGUSR2, SIG_IGN)
+        let source = DispatchSource.makeSignalSource(signal: SIGUSR2, queue: .global())
+        source.setEventHandler(handler: copy)
+        source.resume()
+        self.source = Mutex(source)
+    }
+}
+
 /// Calls back when standard input ends: the process that started this one is gone.
 func watchStandardInput(_ ended: @escaping @Sendable () -> Void) {
     Thread.detachNewThread {

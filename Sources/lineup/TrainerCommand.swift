@@ -44,6 +44,9 @@ struct TrainerCommand: AsyncParsableCommand {
     @Option(help: "Seconds to wait for a coordinator that does not answer.")
     var patience = 60
 
+    @Option(help: "Folder of the flight record. Default: one of this machine's temporary folder.")
+    var flight: String?
+
     @Flag(help: .hidden)
     var supervised = false
 
@@ -70,13 +73,14 @@ struct TrainerCommand: AsyncParsableCommand {
         let options = TrainerOptions(
             coordinator: coordinator, keys: keys, device: device, slotThreads: threads,
             dataRoot: dataRoot, bind: bind, advertised: advertise, patience: .seconds(patience),
-            host: hostName(), version: lineupVersion)
+            host: hostName(), version: lineupVersion, flightFolder: flight)
         let supervised = supervised
         let end = try await onOwnThread {
             let shell = try TrainerShell(options: options)
             let signals = DrainSignals(drain: shell.drain)
+            let record = RecordSignal(copy: shell.copyRecord)
             if supervised { watchStandardInput(shell.drain) }
-            defer { withExtendedLifetime(signals) {} }
+            defer { withExtendedLifetime((signals, record)) {} }
             return try shell.run()
         }
         if end == .drained { throw ExitCode(75) }

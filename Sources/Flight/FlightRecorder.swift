@@ -1,0 +1,168 @@
+internal import Basics
+public import ClusterCore
+internal import Foundation
+
+/// Tells a state machine its inputs and keeps the last of them, with what it decided, in files that
+/// outlive the process.
+///
+/// Two files take turns; each begins with the machine's whole state, so that what is kept can be told
+/// again from there, and at least one file's worth of events is. Where there is no room for them the
+/// machine runs without.
+///
+/// ```swift
+/// let recorder = FlightRecorder<TrainerStateMachine>(path: "RUN/flight/trainer-host-17", bytes: 1 << 20)
+/// let actions = recorder.tell(.tick, now: now, machine: &machine)
+/// ```
+public final class FlightRecorder<Machine: RecordedMachine> {
+    /// Room that is kept for what answers a decision, so that both are in one file.
+    private static var reserve: Int { 4 << 10 }
+
+    /// The files' path without `-a.flight` and `-b.flight`.
+    public let path: String
+    private let bytes: Int
+    private var segment: FlightSegment?
+    private var sequence: UInt64 = 0
+    private var writer = FlightWriter()
+    /// Why nothing is recorded; nil while it is.
+    public private(set) var problem: String?
+
+    /// Prepares a record; nothing is written before the first input.
+    ///
+    /// - Parameters:
+    ///   - bytes: room for events in each of the two files.
+    ///   - kept: older records of the folder that stay, by files.
+    public init(path: String, bytes: Int, keepingFiles kept: Int = 32) {
+        self.path = path
+        self.bytes = bytes
+        let folder = (path as NSString).deletingLastPathComponent
+        do {
+            try FileManager.default.createDirectory(
+                atPath: folder, withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
+            FlightFolder.prune(folder, keeping: kept)
+        } catch {
+            problem = "\(folder) cannot be made: \(error.localizedDescription)"
+        }
+    }
+
+    /// Tells the machine an input and returns what it decides.
+    public func tell(
+        _ input: Machine.Input, now: Duration, machine: inout Machine
+    ) -> [Machine.Action] {
+        guard problem == nil else { return machine.handle(input, now: now) }
+        writer.reset()
+        Machine.write(input, into: &writer)
+        let reserve = Machine.isAnswer(input) ? 0 : Self.reserve
+        if segment?.hasRoom(for: 8 + writer.bytes.count, reserve: reserve) != true {
+            begin(machine, now: now)
+        }
+        // Before it is told: an input that ends the process is the last in the file.
+        segment?.append(.input, UInt64(bitPattern: now.nanoseconds), writer.bytes)
+        let actions = machine.handle(input, now: now)
+        if !actions.isEmpty, let segment {
+            let digest = withUnsafeBytes(of: FlightDigest.of(actions, Machine.self).littleEndian) {
+                Array($0)
+            }
+            segment.append(.actions, UInt64(actions.count), digest)
+        }
+        return actions
+    }
+
+    private func begin(_ machine: Machine, now: Duration) {
+        let needed = writer.bytes.count + Self.reserve + 1024
+        do {
+            let state = try FlightCoder.encoder.encode(machine)
+            segment = try FlightSegment(
+                path: path + (sequence.isMultiple(of: 2) ? "-a.flight" : "-b.flight"),
+                role: Machine.role, sequence: sequence, now: now, state: state,
+                capacity: max(bytes, needed))
+            sequence += 1
+        } catch {
+            segment = nil
+            problem = "\(error)"
+        }
+    }
+
+    /// Copies what is there beside it, while the record goes on.
+    ///
+    /// - Returns: one of the copies, which `lineup flight` takes; nil where nothing is recorded.
+    public func copy() -> String? {
+        let stamp = Int(Date().timeIntervalSince1970)
+        var made: String?
+        for end in ["-a.flight", "-b.flight"]
+        where FileManager.default.fileExists(atPath: path + end) {
+            let target = "\(path)-\(stamp)\(end)"
+            try? FileManager.default.removeItem(atPath: target)
+            guard (try? FileManager.default.copyItem(atPath: path + end, toPath: target)) != nil
+            else { continue }
+            made = target
+        }
+        return made
+    }
+
+    /// Ends the record.
+    ///
+    /// - Returns: one of its files, where they are kept.
+    public func close(keep: Bool) -> String? {
+        let (file, byteCount) = (segment?.path, segment?.byteCount)
+        segment = nil
+        problem = problem ?? "closed"
+        if keep {
+            if let file, let byteCount { truncate(file, byteCount) }
+            return file
+        }
+        for end in ["-a.flight", "-b.flight"] { unlink(path + end) }
+        return nil
+    }
+}
+
+/// Decisions in 64 bits, as far as their summaries tell them apart.
+enum FlightDigest {
+    static func of<Machine: RecordedMachine>(
+        _ actions: [Machine.Action], _: Machine.Type
+    ) -> UInt64 {
+        var hash = XXH64()
+        for action in actions {
+            hash.update(Machine.summary(of: action))
+            hash.update("\n")
+        }
+        return hash.finish()
+    }
+}
+
+/// How a machine's state is written.
+enum FlightCoder {
+    static var encoder: JSONEncoder {
+        let encoder = JSONEncoder()
+        encoder.nonConformingFloatEncodingStrategy = .convertToString(
+            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        return encoder
+    }
+
+    static var decoder: JSONDecoder {
+        let decoder = JSONDecoder()
+        decoder.nonConformingFloatDecodingStrategy = .convertFromString(
+            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        return decoder
+    }
+}
+
+/// A folder of records.
+public enum FlightFolder {
+    /// Where workers leave records that have no run's folder at hand.
+    public static var ofThisMachine: String {
+        NSTemporaryDirectory() + "lineup-flight-\(getuid())"
+    }
+
+    /// Removes the oldest files beyond a number.
+    static func prune(_ folder: String, keeping kept: Int) {
+        let files = FileManager.default
+        let names = (try? files.contentsOfDirectory(atPath: folder)) ?? []
+        let dated = names.filter { $0.hasSuffix(".flight") }.map { name -> (Date, String) in
+            let path = folder + "/" + name
+            let attributes = try? files.attributesOfItem(atPath: path)
+            return (attributes?[.modificationDate] as? Date ?? .distantPast, path)
+        }
+        for (_, path) in dated.sorted(by: { $0 < $1 }).dropLast(kept) { unlink(path) }
+    }
+}
