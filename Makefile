@@ -1,5 +1,5 @@
 # make demo and make test do everything; the rest are their parts.
-.PHONY: setup build demo test simulate chaos lint format bench clean help
+.PHONY: setup build demo test simulate chaos fuzz lint format bench clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is.
@@ -26,6 +26,10 @@ chaos: setup ## Break real clusters for a while and compare: make chaos MINUTES=
 	@scripts/build.sh tests
 	@LINEUP_CHAOS_MINUTES=$${MINUTES:-10} LINEUP_TEST_SECONDS=$$((60 * $${MINUTES:-10} + 600)) \
 		scripts/test.sh ChaosTests
+
+fuzz: setup ## Feed changed frames to every parser and state machine: make fuzz FRAMES=10000000 SEED=1.
+	@scripts/build.sh tests
+	@.build/release/lineup-fuzz --frames $${FRAMES:-10000000} --seed $${SEED:-1}
 
 lint: ## Check format and doc comments.
 	@scripts/lint.sh

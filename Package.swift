@@ -112,6 +112,18 @@ let package = Package(
             swiftSettings: shared
         ),
 
+        // Changed frames for every parser of foreign bytes; in a process of its own, which may crash.
+        .target(
+            name: "FuzzKit",
+            dependencies: [
+                "Basics", "Settings", "Protocol", "ClusterCore", "Transport", "Storage", "Datasets",
+                "Coordinator", protobuf,
+            ],
+            path: "Tests/FuzzKit", swiftSettings: shared),
+        .executableTarget(
+            name: "lineup-fuzz", dependencies: ["FuzzKit", arguments], path: "Tests/lineup-fuzz",
+            swiftSettings: shared),
+
         // The shim over LibTorch is compiled by scripts/build-shim.sh and opened at run time;
         // the package sees its header alone.
         .systemLibrary(name: "CTorch"),
@@ -150,6 +162,7 @@ let package = Package(
             swiftSettings: shared),
         tests("FaultRigTests", ["FaultRig", "Basics"]),
         tests("ClusterTests", ["FaultRig", "Storage", "Transport", "Protocol", "Basics"]),
+        tests("FuzzTests", ["FuzzKit"]),
         tests("FlightTests", ["Flight", "ClusterCore", "Protocol", "Basics", protobuf]),
     ],
     cxxLanguageStandard: .cxx20

@@ -24,7 +24,7 @@ extension CoordinatorStateMachine {
             // Whatever it was leased before did not reach it.
             queue.evaluatorLeft(worker)
         } else {
-            for task in poll.held {
+            for task in poll.held.prefix(MessageLimits.listMax) {
                 queue.renew(
                     .init(step: Int(clamping: task.step), set: task.set), evaluator: worker,
                     now: now)
@@ -70,7 +70,9 @@ extension CoordinatorStateMachine {
     mutating func evaluationRows(
         _ rows: WireEvaluationRows, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
-        guard workers[worker]?.hello.role == .evaluator else { return [] }
+        guard workers[worker]?.hello.role == .evaluator,
+            rows.set.utf8.count <= MessageLimits.nameBytesMax
+        else { return [] }
         let step = Int(clamping: rows.step)
         var ack = WireEvaluationAck()
         ack.step = rows.step
@@ -81,7 +83,8 @@ extension CoordinatorStateMachine {
             return [
                 .event(
                     kind: "evaluation_failed", severity: gaveUp ? .error : .warning,
-                    text: "\(rows.set) of step \(step) at \(worker): \(rows.failure)"),
+                    text: "\(rows.set.clipped(64)) of step \(step) at \(worker): "
+                        + rows.failure.clipped()),
                 .send(.evaluationAck(ack), to: worker),
             ]
         }
@@ -92,14 +95,15 @@ extension CoordinatorStateMachine {
         #endif
         let digest =
             durable.last { $0.step == step && !$0.isRecovery }?.digest ?? deletedDigests[step]
-        guard digest == rows.checkpointDigest, configuration.evaluationSets.contains(rows.set)
+        guard digest == rows.checkpointDigest, MessageLimits.isSound(rows),
+            configuration.evaluationSets.contains(rows.set)
         else {
             return [
                 .event(
                     kind: "evaluation_refused", severity: .error,
-                    text: "\(worker) scored '\(rows.set.prefix(64))' of step \(step) on a file "
-                        + "with digest \(rows.checkpointDigest.hex); that is no set of a checkpoint of "
-                        + "this run"),
+                    text: "\(worker) scored '\(rows.set.clipped(64))' of step \(step) on a file "
+                        + "with digest \(rows.checkpointDigest.hex); those are no scores of a set of a "
+                        + "checkpoint of this run"),
                 .send(.evaluationAck(ack), to: worker),
             ]
         }

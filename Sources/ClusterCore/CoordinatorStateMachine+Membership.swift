@@ -11,6 +11,9 @@ extension CoordinatorStateMachine {
         func refuse(_ code: WireRefusal.Code, _ text: String) -> [CoordinatorAction] {
             Self.refuse(worker, code, text)
         }
+        if let objection = MessageLimits.objection(hello, slotCount: configuration.slotCount) {
+            return refuse(.role, "worker \(worker): \(objection)")
+        }
         guard hello.worker == worker else {
             return refuse(.role, "worker \(hello.worker) speaks on the connection of \(worker)")
         }
@@ -125,6 +128,9 @@ extension CoordinatorStateMachine {
                 "the data set of worker \(worker) has digest \(message.datasetDigest.hex), the "
                     + "run's has \(configuration.datasetDigest.hex): give it the run's data with "
                     + "--data-root")
+        }
+        guard message.numerics.description_p.utf8.count <= MessageLimits.numericsBytesMax else {
+            return refuse(.numerics, "worker \(worker) describes its numerics at too great length")
         }
         #if PLANTED_BUGS
             let isAnyClass = Planted.has(.numericsNotCompared)
@@ -340,7 +346,9 @@ extension CoordinatorStateMachine {
     ) -> [CoordinatorAction] {
         let joiner = workers[worker]!
         guard message.number == joiner.load.number else { return [] }
-        if !message.failure.isEmpty { return loadFailed(worker, message.failure, now: now) }
+        if !message.failure.isEmpty {
+            return loadFailed(worker, message.failure.clipped(), now: now)
+        }
         guard joiner.stage == .following, let join, join.joiners.contains(worker) else { return [] }
         var donation = WireDonateState()
         donation.step = UInt64(join.step)
@@ -421,7 +429,8 @@ extension CoordinatorStateMachine {
         _ message: WireGoodbye, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         guard message.drain, workers[worker]!.hello.role == .trainer else {
-            return workerGone(worker, why: message.reason, failed: message.failed, now: now)
+            return workerGone(
+                worker, why: message.reason.clipped(), failed: message.failed, now: now)
         }
         workers[worker]!.isLeaving = true
         #if PLANTED_BUGS

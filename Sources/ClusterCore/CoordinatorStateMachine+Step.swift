@@ -250,9 +250,10 @@ extension CoordinatorStateMachine {
             flight!.leases[Int(message.slot)].contains(where: { $0.worker == worker })
         else { return [] }
         let slot = Int(message.slot)
-        flight!.returned[slot][worker] = message.reason
+        let reason = message.reason.clipped()
+        flight!.returned[slot][worker] = reason
         flight!.release(slot, of: worker)
-        let text = "step \(message.step), slot \(slot): \(message.reason) (worker \(worker))"
+        let text = "step \(message.step), slot \(slot): \(reason) (worker \(worker))"
         if roster.all.allSatisfy({ flight!.returned[slot][$0] != nil }) {
             return end(.failed(text))
         }
@@ -327,7 +328,10 @@ extension CoordinatorStateMachine {
         let known = generation
         var actions: [CoordinatorAction] = []
         for member in members {
-            guard let before = flight!.firstDigests[member], before != first.effectDigest
+            // The first that is quarantined may take the step with it, where it held the last copy of a
+            // checkpoint.
+            guard phase == .stepping, let before = flight!.firstDigests[member],
+                before != first.effectDigest
             else { continue }
             actions += suspect(
                 member, why: "its effect of step \(flight!.step) was another one", now: now)
@@ -580,7 +584,7 @@ extension CoordinatorStateMachine {
     mutating func progressReceived(
         _ message: WireProgress, from id: String, now: Duration
     ) -> [CoordinatorAction] {
-        workers[id]!.phase = String(message.phase.prefix(32))
+        workers[id]!.phase = message.phase.clipped(32)
         if workers[id]!.counter != message.counter {
             workers[id]!.counter = message.counter
             flight?.movedAt = now

@@ -36,6 +36,7 @@ final class BulkServer: Sendable {
     /// Nil where the cluster has no keys.
     private let admission: Admission?
     private let refusals: Refusals
+    private static let fileBytesMax = 1 << 50
     private static let receiversMax = 4
 
     /// Binds the channel and starts its thread.
@@ -205,7 +206,9 @@ final class BulkServer: Sendable {
             (2...3).contains(parts.count) && parts[0] == "checkpoints"
             && (parts.count == 2 || parts[1] == "recovery")
             && CheckpointStore.step(fileName: String(parts[parts.count - 1])) != nil
-        guard isCheckpoint, request.length <= UInt64(FileFetcher.pieceBytes) else {
+        guard isCheckpoint, request.length <= UInt64(FileFetcher.pieceBytes),
+            request.offset <= UInt64(Self.fileBytesMax)
+        else {
             throw CoordinatorError(.failed, "'\(request.file)' is not a checkpoint of this run")
         }
         let handle = try FileHandle(

@@ -37,6 +37,9 @@ package struct FrameAnnotation: Sendable, Equatable {
         }
     }
 
+    /// Of a box, in pixels: pictures end far within.
+    private static let coordinates = -(1 << 20)...(1 << 20)
+
     private static func object(_ element: XMLElement, _ name: String) throws(DatasetError)
         -> Object
     {
@@ -59,7 +62,7 @@ package struct FrameAnnotation: Sendable, Equatable {
             xmax: try border.needed("xmax", name).integer(name),
             ymax: try border.needed("ymax", name).integer(name))
         guard box.xmin <= box.xmax, box.ymin <= box.ymax,
-            [box.xmin, box.ymin, box.xmax, box.ymax].allSatisfy({ abs($0) <= 1 << 20 })
+            [box.xmin, box.ymin, box.xmax, box.ymax].allSatisfy(Self.coordinates.contains)
         else {
             throw DatasetError(
                 .malformed,

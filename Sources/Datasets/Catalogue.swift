@@ -114,7 +114,7 @@ public struct Catalogue: Sendable {
         "role", "occluded", "bytes", "digest",
     ]
 
-    static func text(_ samples: [Sample]) -> [UInt8] {
+    package static func text(_ samples: [Sample]) -> [UInt8] {
         var text = Array((columns.joined(separator: ",") + "\n").utf8)
         text.reserveCapacity(samples.count * 160)
         for sample in samples { append(sample, to: &text) }
@@ -142,7 +142,7 @@ public struct Catalogue: Sendable {
         text.append(UInt8(ascii: "\n"))
     }
 
-    static func parse(_ bytes: [UInt8], name: String) throws(DatasetError) -> [Sample] {
+    package static func parse(_ bytes: [UInt8], name: String) throws(DatasetError) -> [Sample] {
         let table = try CSVTable(bytes: bytes, name: name)
         let places = try table.places(
             known: columns, required: ["path", "identity", "split", "bytes", "digest"])

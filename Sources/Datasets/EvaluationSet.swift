@@ -56,6 +56,13 @@ public struct EvaluationSet: Sendable {
         } catch {
             throw DatasetError(error)
         }
+        try self.init(parsing: bytes, name: name, path: path, catalogue: catalogue)
+    }
+
+    /// Reads the text of a set; `path` names it in errors.
+    package init(
+        parsing bytes: [UInt8], name: String, path: String, catalogue: Catalogue
+    ) throws(DatasetError) {
         let rows = try Self.parse(bytes, name: path, catalogue: catalogue)
         self.init(
             name: name, rows: rows, catalogue: catalogue,

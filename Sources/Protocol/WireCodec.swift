@@ -50,7 +50,7 @@ public enum WireCodec {
                 "control message of \(frame.count) bytes; at most \(controlBytesMax) are accepted")
         }
         guard let message = whole(frame),
-            let envelope = try? WireEnvelope(serializedBytes: Array(message))
+            let envelope = try? WireEnvelope(serializedBytes: Array(message), options: options)
         else {
             try refuseVersion(ofUndigested: frame)
             throw ProtocolError(.malformed, "control message of \(frame.count) bytes is malformed")
@@ -77,7 +77,7 @@ public enum WireCodec {
                 "data header of \(frame.count) bytes; at most \(headerBytesMax) are accepted")
         }
         guard let message = whole(frame),
-            let header = try? WireDataHeader(serializedBytes: Array(message))
+            let header = try? WireDataHeader(serializedBytes: Array(message), options: options)
         else {
             throw ProtocolError(.malformed, "data header of \(frame.count) bytes is malformed")
         }
@@ -114,6 +114,13 @@ public enum WireCodec {
     package static func sealed(_ message: Data) -> Data {
         let digest = message.withUnsafeBytes { XXH64.digest($0) }
         return message + withUnsafeBytes(of: digest.littleEndian) { Data($0) }
+    }
+
+    /// What a newer version says beside is not kept: nobody here would read it.
+    private static var options: BinaryDecodingOptions {
+        var options = BinaryDecodingOptions()
+        options.discardUnknownFields = true
+        return options
     }
 
     private static func serialised(_ message: any SwiftProtobuf.Message) -> Data {

@@ -4,8 +4,11 @@ internal import Transport
 /// Blocks of steps, or of folds, that this trainer has not begun: a peer may be ahead, and a joiner
 /// collects effects while its state is on the way.
 struct ParkedData {
-    /// Most bytes kept; what comes beyond is dropped and asked for later.
+    /// Most bytes kept, headers included; what comes beyond is dropped and asked for later.
     static let bytesMax = 4 << 30
+
+    /// What an item takes beside its payload, about.
+    private static let headerBytes = 512
 
     struct Item {
         let header: WireDataHeader
@@ -17,8 +20,9 @@ struct ParkedData {
     private var byteCount = 0
 
     mutating func park(_ item: Item) {
-        guard byteCount + item.payload.count <= Self.bytesMax else { return }
-        byteCount += item.payload.count
+        let count = item.payload.count + Self.headerBytes
+        guard byteCount + count <= Self.bytesMax else { return }
+        byteCount += count
         items[item.header.step, default: []].append(item)
     }
 
@@ -31,6 +35,9 @@ struct ParkedData {
     }
 
     private mutating func drop(_ step: UInt64) {
-        byteCount -= items.removeValue(forKey: step)?.reduce(0) { $0 + $1.payload.count } ?? 0
+        byteCount -=
+            items.removeValue(forKey: step)?.reduce(0) {
+                $0 + $1.payload.count + Self.headerBytes
+            } ?? 0
     }
 }

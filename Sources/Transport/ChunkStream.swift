@@ -61,7 +61,9 @@ public enum ChunkSender {
                     let header = try? first.withUnsafeBytes({ try WireCodec.decodeHeader($0) })
                 else { continue }
                 heard = clock.now
-                if header.kind == .credit { credited += Int(clamping: header.length) }
+                if header.kind == .credit {
+                    credited += min(Int(clamping: header.length), sent - credited)
+                }
                 if header.kind == .fetchFailed {
                     let why = frames.last?.text ?? "no reason given"
                     throw TransportError(.system, "\(address) refused the data: \(why)")
@@ -152,8 +154,7 @@ public enum FileFetcher {
                         .system, "fetch \(file) from \(address): \(frames[1].text ?? "refused")")
                 }
                 let offset = Int(clamping: header.offset)
-                guard header.kind == .fetched, offset % pieceBytes == 0,
-                    offset + frames[1].count <= byteCount,
+                guard header.kind == .fetched, offset % pieceBytes == 0, offset < byteCount,
                     frames[1].count == min(pieceBytes, byteCount - offset)
                 else { continue }
                 frames[1].withUnsafeBytes { bytes in

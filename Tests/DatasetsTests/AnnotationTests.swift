@@ -73,6 +73,7 @@ import Testing
         ("<xmin>2</xmin>", "<xmin>22</xmin>", "<bndbox> is x 22...9"),
         ("<xmin>2</xmin>", "<xmin>2</xmin><xmin>2</xmin>", "<xmin> is in <bndbox> twice"),
         ("<xmin>2</xmin>", "<xmin>-99999999999</xmin>", "<bndbox> is x -99999999999...9"),
+        ("<xmin>2</xmin>", "<xmin>\(Int.min)</xmin>", "<bndbox> is x \(Int.min)...9"),
         ("<occluded>0</occluded>", "<occluded>no</occluded>", "<occluded> is 'no'"),
     ])
     func wrongValuesAreNamed(old: String, new: String, expected: String) {
