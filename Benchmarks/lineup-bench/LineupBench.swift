@@ -12,7 +12,7 @@ struct LineupBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "lineup-bench",
         abstract: "Measure what the cluster costs, how it scales, and PyTorch beside it.",
-        subcommands: [MeasureCommand.self, BareCommand.self],
+        subcommands: [MeasureCommand.self, BareCommand.self, LedgerWriterCommand.self],
         defaultSubcommand: MeasureCommand.self
     )
 }
@@ -39,6 +39,9 @@ struct MeasureCommand: ParsableCommand {
 
     @Option(help: "Seed of what faults-... parts draw.")
     var seed: UInt64 = 1
+
+    @Option(help: "Seconds for which readers and a writer of a ledger go on together.")
+    var soakSeconds = 20
 
     @Option(help: "File that receives the results as JSON.")
     var json: String?
@@ -70,7 +73,7 @@ struct MeasureCommand: ParsableCommand {
         }
         let bench = Bench(
             lineup: lineup ?? beside, own: own, python: python, peers: peers, folder: folder,
-            rounds: rounds, seed: seed, machine: machine)
+            rounds: rounds, seed: seed, soakSeconds: soakSeconds, machine: machine)
         var report = Report(machine: machine)
         for part in chosen {
             say("\(part.name): \(part.what)")
@@ -110,6 +113,7 @@ struct Bench {
     let folder: String
     let rounds: Int?
     let seed: UInt64
+    let soakSeconds: Int
     let machine: Machine
 
     /// Slots at once where the machine is used as a whole.
@@ -171,6 +175,7 @@ struct Part: Sendable {
         + [.faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything]
         + [.faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators]
         + [.securityControl, .securityStrangers, .securityJoins]
+        + [.ledger, .flight]
 
     /// Settings of a run whose steps are all alike and whose images are decoded once.
     static func settings(_ some: [String]) -> [String] {

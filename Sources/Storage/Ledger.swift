@@ -304,7 +304,21 @@ public final class Ledger: Sendable {
         _ evaluations: [EvaluationRecord]
     ) throws(StorageError) -> [InsertOutcome] {
         try writeInTerm("recording evaluations") { database, term in
-            try evaluations.map { try self.insert($0, into: database, term: term) }
+            let statement = try database.cachedStatement(
+                sql: """
+                    INSERT INTO evaluations (step, "set", metric, value, started, finished,
+                        evaluator, numerics_class) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                    ON CONFLICT DO NOTHING
+                    """)
+            return try evaluations.map { evaluation in
+                try statement.execute(arguments: [
+                    evaluation.step, evaluation.set, evaluation.metric, evaluation.value.stored,
+                    evaluation.started, evaluation.finished, evaluation.evaluator,
+                    evaluation.numericsClass,
+                ])
+                return database.changesCount > 0
+                    ? .inserted : try self.compare(evaluation, in: database, term: term)
+            }
         }
     }
 
@@ -316,25 +330,19 @@ public final class Ledger: Sendable {
         try insertEvaluations([evaluation])[0]
     }
 
-    private func insert(
-        _ evaluation: EvaluationRecord, into database: Database, term: Int
+    /// What the row that is there already says of a value.
+    private func compare(
+        _ evaluation: EvaluationRecord, in database: Database, term: Int
     ) throws -> InsertOutcome {
         let key: StatementArguments = [evaluation.step, evaluation.set, evaluation.metric]
         guard
             let row = try database.row(
                 "SELECT * FROM evaluations WHERE step = ? AND \"set\" = ? AND metric = ?", key)
         else {
-            try database.run(
-                """
-                INSERT INTO evaluations (step, "set", metric, value, started, finished, evaluator,
-                    numerics_class) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-                """,
-                [
-                    evaluation.step, evaluation.set, evaluation.metric, evaluation.value.stored,
-                    evaluation.started, evaluation.finished, evaluation.evaluator,
-                    evaluation.numericsClass,
-                ])
-            return .inserted
+            throw StorageError(
+                .database,
+                "ledger \(path): \(evaluation.metric) of \(evaluation.set) at step "
+                    + "\(evaluation.step) is neither written nor there")
         }
         let existing = try EvaluationRecord(row: row)
         if existing.value.stored.bitPattern == evaluation.value.stored.bitPattern {

@@ -164,11 +164,14 @@ import Testing
     @Test func everyInputReadsBack() throws {
         let inputs: [TrainerInput] = [
             .connectionOpened, .connectionClosed, .tick, .drain, .received(.stop(WireStop())),
-            .prepared(.with { $0.blockCount = 3 }, slotCount: 2, epoch: 1),
+            .prepared(
+                .with { $0.blockCount = 3 }, slotCount: 2, audit: Audit(seed: 1, fraction: 0.5),
+                epoch: 1),
             .stateLoaded(step: 4, digest: .max, epoch: 1), .loadFailed("é", epoch: 2),
             .statePieceReceived, .stillBusy, .slotComputed(.with { $0.slot = 1 }, epoch: 1),
             .slotFailed(step: 1, slot: 2, reason: "r", epoch: 3),
-            .partialReceived(7, run: SlotRun(0, 2)), .resultReceived(8),
+            .partialReceived(7, run: SlotRun(0, 2)), .resultReceived(8, digest: 3),
+            .blockAudited(8, digest: 4),
             .wanted([1, 2, 3], partials: true, by: "t"),
             .effectDigested(step: 1, fold: 0, digest: 5, state: 6, epoch: 1),
             .applied(step: 1, epoch: 1),

@@ -179,7 +179,7 @@ struct TrainerTarget: FuzzTarget {
                 try perform(machine.partialReceived(block, run: run), &random)
             case 1, 2:
                 guard machine.wantsResult(block) else { return }
-                try perform(machine.resultReceived(block), &random)
+                try perform(machine.resultReceived(block, digest: 7), &random)
             default:
                 let blocks = (0..<random.below(6)).map { _ in
                     Int(UInt32(truncatingIfNeeded: Messages.word(&random)))
@@ -284,7 +284,7 @@ struct ExchangeTarget: FuzzTarget {
             var actions: [ExchangeStateMachine.Action] = []
             switch kind {
             case 0, 1: actions = machine.partialReceived(block, run: run)
-            case 2, 3: actions = machine.resultReceived(block)
+            case 2, 3: actions = machine.resultReceived(block, digest: 7)
             case 4:
                 held.insert(low)
                 actions = machine.slotsComputed(held)
