@@ -42,11 +42,11 @@ struct TrainerTarget: FuzzTarget {
             now += .milliseconds(random.below(60))
             switch random.below(100) {
             case 0..<34: try hear(plausible(&random), &random, log)
-            case 34..<44:
+            case 34..<38:
                 guard let body = Messages.mutated(plausible(&random), &random) else { return }
                 try hear(body, &random, log)
-            case 44..<48: try hear(Messages.anything(&random), &random, log)
-            case 48..<70: try report(&random, log)
+            case 38..<39: try hear(Messages.anything(&random), &random, log)
+            case 39..<70: try report(&random, log)
             case 70..<86: try peer(&random, log)
             case 86..<92:
                 now += .milliseconds(random.pick([0, 300, 1100, 9000]))
