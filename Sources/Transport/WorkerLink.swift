@@ -92,8 +92,8 @@ public final class WorkerLink {
             throw TransportError(
                 .badKey,
                 "whoever listens at \(coordinator) does not hold the coordinator's key "
-                    + "(\(keys.coordinator.fingerprint) in coordinator.public); compare it with "
-                    + "'lineup keys list' on the coordinator's machine")
+                    + "(\(keys.coordinator.fingerprint) in coordinator.public), or runs without keys; "
+                    + "compare it with 'lineup keys list' on the coordinator's machine")
         }
     }
 

@@ -92,7 +92,8 @@ import Transport
         let bound = try open.bind("tcp://127.0.0.1:*")
         let keyed = try client(allowed, to: Address.adding(coordinator.publicKey, to: bound))
         keyed.send([Data("hello".utf8)])
-        #expect(try failure(keyed) == .otherMechanism)
+        // The other side may see it first, and hang up.
+        #expect([.otherMechanism, .unclear].contains(try failure(keyed)))
         #expect(receive(open, seconds: 0.3) == nil)
         let error = try #require(throws: TransportError.self) { try client(allowed, to: bound) }
         #expect(error.message.contains(bound))
