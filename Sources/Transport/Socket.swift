@@ -170,7 +170,7 @@ public final class Socket {
         _ address: String, host: String, advertised: String? = nil
     ) throws(TransportError) -> String {
         let bound = Address.reachable(try bind(address), from: host)
-        if let advertised { return advertised }
+        if let advertised { return Address.adding(context.keys?.publicKey, to: advertised) }
         let name = Address.localPrefix + "lineup-" + UInt64.random(in: .min ... .max).hex
         // Where there are no Unix sockets the first address has to do.
         let addresses = zmq_bind(handle, name) == 0 ? "\(bound) \(name)" : bound

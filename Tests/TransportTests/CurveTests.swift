@@ -72,6 +72,16 @@ import Transport
         #expect(try #require(receive(dealer)).map(\.text) == ["back"])
     }
 
+    @Test func anAddressThatIsToldInTheOnesPlaceSaysTheKeyToo() throws {
+        let context = try Context(keys: coordinator, refusals: Refusals(label: "test")) { _ in false
+        }
+        let socket = try Socket(context, .server, frameBytesMax: 1_000)
+        let told = try socket.bindForData(
+            "tcp://127.0.0.1:*", host: "head", advertised: "tcp://gate:7000")
+        #expect(told.hasPrefix("tcp://gate:7000 "))
+        #expect(Address.key(in: told) == coordinator.publicKey)
+    }
+
     @Test func aStrangersKeyIsTurnedAwayAndToldSo() throws {
         let refusals = Refusals(label: "test")
         let (router, address) = try server(refusals: refusals)
