@@ -65,6 +65,8 @@ extension Part {
                         + "%@ waiting", struck.liveSeconds, lost, share(storm.recomputing(struck)),
                     share(storm.detection(struck)),
                     share(max(0, lost - storm.recomputing(struck) - storm.detection(struck)))),
+                "trainer-seconds lost a fault: "
+                    + (try storm.losses(struck, slots: slots, rate: base)),
                 "a trainer lives from the first step that it computes in until it is struck, and "
                     + "again from the end of that",
                 String(
@@ -122,11 +124,12 @@ private final class Storm {
 
     private func start() throws {
         let worker = try cluster.startTrainer(
-            patience: 60, group: ControlGroup(cores: 1, freezes: freezes))
+            patience: 60, group: ControlGroup(cores: 1.5 * Self.cores, freezes: freezes))
         names.append((worker, nil))
     }
 
-    /// Loading is not what is measured: a trainer is held to its share from its first step on.
+    /// Loading is not what is measured, nor may it take the others' time: a trainer gets half as much
+    /// again until its first step.
     private func limitThoseThatWork() throws {
         let last = cluster.lastStep()
         guard last > 0 else { return }
@@ -187,8 +190,8 @@ private final class Storm {
         let ended = try cluster.committed(last)
         return Span(
             steps: first + 1...last, begun: begun, ended: ended,
-            liveSeconds: try live(begun, ended, fromHello: false),
-            secondsFromHello: try live(begun, ended, fromHello: true))
+            liveSeconds: live(try lives(), begun, ended),
+            secondsFromHello: live(try lives(), begun, ended, fromHello: true))
     }
 
     private func strike(at now: Double) throws {
@@ -243,35 +246,74 @@ private final class Storm {
         blows.append(Blow(fault: fault, at: now, until: end, name: name))
     }
 
-    /// Seconds in a span that trainers lived and could work, all together.
-    private func live(_ begun: Double, _ ended: Double, fromHello: Bool) throws -> Double {
+    /// One trainer's life, seconds since 1970.
+    private struct Life {
+        let name: String
+        let hello: Double
+        /// Begin of the first step in which it took part.
+        let work: Double
+        let end: Double
+    }
+
+    private func lives() throws -> [Life] {
         let ledger = try cluster.ledger()
         let records = try ledger.workers().filter { $0.role == "trainer" }
-        var firstWork: [String: Double] = [:]
         let commits = Dictionary(
             uniqueKeysWithValues: try ledger.steps().map { ($0.step, $0.committed) })
+        var firstWork: [String: Double] = [:]
         for batch in try ledger.miniBatches() where firstWork[batch.worker] == nil {
-            // From the beginning of the first step in which it took part.
             firstWork[batch.worker] = commits[batch.step - 1] ?? 0
         }
+        return names.compactMap { worker, end in
+            // Whoever came back has a row for each time.
+            guard
+                let record = records.first(where: {
+                    $0.process == Int(worker.process.identifier)
+                })
+            else { return nil }
+            return Life(
+                name: record.worker, hello: record.joined,
+                work: firstWork[record.worker] ?? .infinity, end: end ?? .infinity)
+        }
+    }
+
+    /// Seconds in a span that trainers lived and were not struck, all together.
+    private func live(
+        _ lives: [Life], _ begun: Double, _ ended: Double, fromHello: Bool = false
+    ) -> Double {
         var total = 0.0
-        for (worker, stop) in names {
-            guard let record = records.last(where: { $0.process == Int(worker.process.identifier) })
-            else { continue }
-            let hello =
-                records.first { $0.process == record.process }?.joined ?? record.joined
-            guard let from = fromHello ? hello : firstWork[record.worker] else { continue }
-            let low = max(begun, from)
-            let high = min(ended, stop ?? .infinity)
+        for life in lives {
+            let low = max(begun, fromHello ? life.hello : life.work)
+            let high = min(ended, life.end)
             guard high > low else { continue }
             total += high - low
-            for blow in blows where blow.name == record.worker && blow.fault != .kill {
+            for blow in blows where blow.name == life.name && blow.fault != .kill {
                 let overlap = min(high, blow.until) - max(low, blow.at)
                 let share = blow.fault == .slow ? 1 - Self.slowCores / Self.cores : 1
                 if overlap > 0 { total -= overlap * share }
             }
         }
         return total
+    }
+
+    /// Trainer-seconds lost to each kind of fault: of every step, what its trainers lived less what
+    /// its slots take, put down to the fault before its commit.
+    func losses(_ span: Span, slots: Int, rate: Double) throws -> String {
+        let lives = try lives()
+        var lost: [Fault: Double] = [:]
+        var before = span.begun
+        for step in try cluster.ledger().steps(in: span.steps) {
+            let waste = live(lives, before, step.committed) - Double(slots) / rate
+            if let blow = blows.last(where: { $0.at < step.committed }) {
+                lost[blow.fault, default: 0] += waste
+            }
+            before = step.committed
+        }
+        return Fault.allCases.compactMap { fault in
+            let count = blows.count { $0.fault == fault && $0.at > span.begun }
+            guard count > 0, let seconds = lost[fault] else { return nil }
+            return String(format: "%@ %.1f", fault.rawValue, seconds / Double(count))
+        }.joined(separator: ", ")
     }
 
     /// Trainer-seconds that went into slots which were leased before.
