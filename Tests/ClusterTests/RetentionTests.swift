@@ -1,3 +1,4 @@
+import FaultRig
 import Foundation
 import Storage
 import Testing
