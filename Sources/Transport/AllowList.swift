@@ -269,6 +269,8 @@ public final class Admission: Sendable {
     public func entry(for key: PublicKey) -> AllowList.Entry? {
         state.withLock { state in
             refresh(&state)
+            // Whoever was allowed a moment ago is not turned away.
+            if state.entries[key] == nil { refresh(&state, atOnce: true) }
             return state.entries[key]
         }
     }
@@ -281,9 +283,9 @@ public final class Admission: Sendable {
         }
     }
 
-    private func refresh(_ state: inout State) {
+    private func refresh(_ state: inout State, atOnce: Bool = false) {
         let now = ContinuousClock.now
-        guard now - state.checkedAt > Self.interval else { return }
+        guard atOnce || now - state.checkedAt > Self.interval else { return }
         state.checkedAt = now
         let stamp = Stamp(file)
         guard stamp != state.stamp else { return }
