@@ -169,13 +169,14 @@ struct Part: Sendable {
     let measure: @Sendable (Bench) throws -> Measurement
 
     /// In the order in which they run.
-    static let all: [Part] =
-        [.machineryResNet, .machineryBasic, .machinerySmall, .scalingBasic, .scalingResNet]
-        + [.step, .stepLarge, .stepBF16, .evaluation]
-        + [.faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything]
-        + [.faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators]
-        + [.securityControl, .securityStrangers, .securityJoins]
-        + [.ledger, .flight]
+    static let all: [Part] = [
+        .machineryResNet, .machineryBasic, .machinerySmall, .scalingBasic, .scalingResNet,
+        .step, .stepLarge, .stepBF16, .evaluation,
+        .faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything,
+        .faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators,
+        .securityControl, .securityStrangers, .securityJoins,
+        .ledger, .flight,
+    ]
 
     /// Settings of a run whose steps are all alike and whose images are decoded once.
     static func settings(_ some: [String]) -> [String] {
