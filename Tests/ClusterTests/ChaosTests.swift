@@ -27,15 +27,19 @@ import Testing
         for line in Ability.lacking { print("chaos: this machine lacks \(line)") }
         var total = ChaosRun.Report()
         var count: UInt64 = 0
-        while minutes.map({ Date().timeIntervalSince(start) < 60 * $0 }) ?? (count < 20) {
-            let chaos = try ChaosRun(seed: seed + count)
+        // Networks that are struck take two or three times as long, so that a short slice has
+        // fewer of them: every fourth number is a schedule on one machine.
+        let slice = (1...12).map { 4 * UInt64($0) } + [1, 2, 3, 5, 6, 7, 9, 10]
+        while minutes.map({ Date().timeIntervalSince(start) < 60 * $0 }) ?? (count < slice.count) {
+            let number = minutes == nil ? slice[Int(count)] : seed + count
+            let chaos = try ChaosRun(seed: number)
             count += 1
             defer { chaos.remove() }
             guard let report = try chaos.run() else {
-                Issue.record("schedule \(seed + count - 1)")
+                Issue.record("schedule \(number)")
                 return
             }
-            let schedule = "schedule \(seed + count - 1), \(report.strikes)"
+            let schedule = "schedule \(number), \(report.strikes)"
             #expect(
                 try LocalRun.weights(chaos.folder, step: ChaosRun.steps)
                     == Self.undisturbed.get().weights, "\(schedule)")

@@ -65,6 +65,8 @@ extension Part {
                         + "%@ waiting", struck.liveSeconds, lost, share(storm.recomputing(struck)),
                     share(storm.detection(struck)),
                     share(max(0, lost - storm.recomputing(struck) - storm.detection(struck)))),
+                "\(try storm.plansAgain(struck)) times a slot went to a second trainer too, each a plan "
+                    + "for everybody",
                 "trainer-seconds lost a fault: "
                     + (try storm.losses(struck, slots: slots, rate: base)),
                 "a trainer lives from the first step that it computes in until it is struck, and "
@@ -294,6 +296,13 @@ private final class Storm {
             }
         }
         return total
+    }
+
+    /// Second leases in a span.
+    func plansAgain(_ span: Span) throws -> Int {
+        try cluster.ledger().events().count {
+            $0.kind == "leased_again" && $0.time > span.begun && $0.time < span.ended
+        }
     }
 
     /// Trainer-seconds lost to each kind of fault: of every step, what its trainers lived less what
