@@ -4,7 +4,7 @@ import Storage
 
 extension Part {
     private static let evaluatorWhat =
-        "two trainers on 0.4 core each and a checkpoint every ten steps; evaluators on 0.3 core that "
+        "two trainers on 0.4 core each and a checkpoint every forty steps; evaluators on 0.5 core that "
         + "are killed --rounds times, and one to four of them side by side"
 
     /// R10: when scores begin, what becomes of them when evaluators die, what they cost training.
@@ -22,7 +22,7 @@ extension Part {
         var watched: [Double] = []
         for _ in 0..<3 {
             alone += try window(cluster)
-            let evaluator = try cluster.startEvaluator(group: ControlGroup(cores: 0.3))
+            let evaluator = try cluster.startEvaluator(group: ControlGroup(cores: 0.5))
             // Loading is over once a row is there.
             try waitForRows(cluster)
             watched += try window(cluster)
@@ -31,14 +31,17 @@ extension Part {
         }
         let slow = Series.median(watched) / Series.median(alone)
         let latencies = try firstScores(cluster)
+        guard !latencies.isEmpty else {
+            throw BenchFailure("no checkpoint became durable while an evaluator waited")
+        }
         var killed = 0
-        var evaluator = try cluster.startEvaluator(group: ControlGroup(cores: 0.3))
+        var evaluator = try cluster.startEvaluator(group: ControlGroup(cores: 0.5))
         while killed < rounds {
             random.sleep(1...5)
             evaluator.process.killTree()
             killed += 1
             cluster.forgetTheDead()
-            evaluator = try cluster.startEvaluator(group: ControlGroup(cores: 0.3))
+            evaluator = try cluster.startEvaluator(group: ControlGroup(cores: 0.5))
             say("evaluator \(killed) of \(rounds) killed")
         }
         try waitForRows(cluster)
@@ -88,7 +91,7 @@ extension Part {
                 "input.width=32", "augmentation.crop_from_height=36",
                 "augmentation.crop_from_width=36", "batch.identities=8",
                 "batch.images_per_identity=4", "batch.mini_batches_per_step=4",
-                "schedule.steps=\(steps)", "checkpoint.every_steps=10",
+                "schedule.steps=\(steps)", "checkpoint.every_steps=40",
                 "checkpoint.recovery_seconds=0",
             ]), expectedTrainers: 2)
         try cluster.startCoordinator()
@@ -145,7 +148,7 @@ extension Part {
     private static func digest(
         _ bench: Bench, _ crops: String, evaluators: Int
     ) throws -> String {
-        let cluster = try launch(bench, "with-\(evaluators)", crops, steps: 60)
+        let cluster = try launch(bench, "with-\(evaluators)", crops, steps: 80)
         defer { cluster.end() }
         for _ in 0..<evaluators { try cluster.startEvaluator() }
         guard try cluster.coordinator.wait(seconds: 180) == 0 else {
