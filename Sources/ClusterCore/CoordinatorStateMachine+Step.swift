@@ -514,7 +514,9 @@ extension CoordinatorStateMachine {
                 let isLate = late.map { now - lease.since > $0 } ?? false
                 return !isLate && !isSilent(lease.worker, now: now)
             }
-            guard !open.isEmpty, claims + timely.count < wanted else { continue }
+            guard claims + timely.count < wanted,
+                let slow = open.first(where: { !timely.contains($0) })?.worker
+            else { continue }
             // Those that have nothing left to compute.
             if helpers == nil {
                 let busy = (0..<configuration.slotCount).reduce(into: Set<String>()) {
@@ -530,7 +532,6 @@ extension CoordinatorStateMachine {
             else { continue }
             let helper = helpers!.remove(at: place)
             flight!.lease(slot, to: helper, now: now)
-            let slow = open.first { !timely.contains($0) }!.worker
             actions.append(
                 .event(
                     kind: "leased_again", severity: .info,
