@@ -24,10 +24,13 @@ public struct Audit: Codable, Sendable, Equatable {
     /// Whether two workers compute the slot.
     public func covers(slot: Int, step: Int) -> Bool { draws(step: step, slot: UInt64(slot), 0) }
 
+    /// Whether two workers fold the block.
+    public func covers(block: Int, step: Int) -> Bool { draws(step: step, slot: UInt64(block), 1) }
+
     /// Blocks of a step that a second worker folds.
     public func blocks(step: Int, count: Int) -> Set<Int> {
         guard fraction > 0 else { return [] }
-        return Set((0..<count).filter { draws(step: step, slot: UInt64($0), 1) })
+        return Set((0..<count).filter { covers(block: $0, step: step) })
     }
 
     private func draws(step: Int, slot: UInt64, _ item: UInt64) -> Bool {

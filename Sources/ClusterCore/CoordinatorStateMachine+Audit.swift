@@ -27,8 +27,15 @@ extension CoordinatorStateMachine {
     /// - Returns: nil where the step can go on to its commit.
     mutating func compareFolds(now: Duration) -> [CoordinatorAction]? {
         var dispute: (auditor: String, check: WireFoldCheck)?
-        for auditor in roster.all {
+        let members = roster.all
+        for auditor in members {
             for check in flight!.ready[auditor]?.checks ?? [] {
+                // Of blocks that it had to audit, and of those who had to fold them.
+                let place = Int(check.block) + flight!.fold
+                guard configuration.audit.covers(block: Int(check.block), step: flight!.step),
+                    check.owner == members[place % members.count],
+                    auditor == members[(place + 1) % members.count]
+                else { continue }
                 let told = [
                     StepInFlight.FoldClaim(worker: check.owner, digest: check.folded),
                     StepInFlight.FoldClaim(worker: auditor, digest: check.audited),

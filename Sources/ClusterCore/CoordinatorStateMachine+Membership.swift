@@ -155,6 +155,8 @@ extension CoordinatorStateMachine {
         }
         workers[worker]!.stage = .prepared
         workers[worker]!.phase = "standing by"
+        // With other settings than before it has prepared anew.
+        if message.lostState { workers[worker]!.holdsState = false }
         standby.append(worker)
         expectedBack.remove(worker)
         if firstPreparedAt == nil { firstPreparedAt = now }
@@ -472,8 +474,8 @@ extension CoordinatorStateMachine {
                 id, why: "asked to stop", failed: false, isSettled: false, now: now)
         }
         guard roster.isEmpty else { return (actions, true) }
-        phase = .gathering
-        return (actions + gather(now: now), false)
+        // The newest checkpoint may be of a later step than one that is done again.
+        return (actions + boundary(now: now), false)
     }
 
     /// - Parameter isSettled: whether what follows for the step is decided here; not so where several

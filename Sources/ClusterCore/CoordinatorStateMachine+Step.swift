@@ -204,6 +204,7 @@ extension CoordinatorStateMachine {
             guard 2 * agreeing.count > claims.count, claims.count > 2 else { continue }
             // Others may have folded what it sent.
             flight!.foldClaims = [:]
+            flight!.firstDigests = [:]
             var actions: [CoordinatorAction] = []
             for wrong in claims where wrong.word != word {
                 actions += quarantine(wrong.worker, why: text, now: now)
@@ -211,7 +212,10 @@ extension CoordinatorStateMachine {
             return actions
         }
         let asked = Set(claims.map(\.worker)).union(flight!.leases[slot].map(\.worker))
-        guard let judge = roster.all.first(where: { !asked.contains($0) }) else {
+        let judge = roster.all.first {
+            !asked.contains($0) && flight!.returned[slot][$0] == nil
+        }
+        guard let judge else {
             // The third is still at it, or there is none.
             guard asked.count == claims.count else { return [] }
             return end(.disagreed(text + "; run 'lineup doctor' on these machines"))
@@ -238,8 +242,10 @@ extension CoordinatorStateMachine {
         flight!.fold += 1
         let known = generation
         let actions = [event] + expel(id, why: Self.quarantineReason, now: now)
-        // It may have left before.
-        return phase == .stepping && generation == known ? actions + replan(now: now) : actions
+        guard phase == .stepping, generation == known else { return actions }
+        // It had left before.
+        leaseAudits(now: now)
+        return actions + replan(now: now)
     }
 
     mutating func slotReturned(
@@ -309,11 +315,11 @@ extension CoordinatorStateMachine {
             let readyCount = roster.count
         #endif
         #if PLANTED_BUGS
-            let isAudited = Planted.has(.auditNotAwaited) || flight!.isAudited
+            let isSettled = Planted.has(.auditNotAwaited) || flight!.isSettled
         #else
-            let isAudited = flight!.isAudited
+            let isSettled = flight!.isSettled
         #endif
-        guard phase == .stepping, flight!.hasAllResults, isAudited,
+        guard phase == .stepping, flight!.hasAllResults, isSettled,
             flight!.ready.count >= readyCount
         else { return [] }
         if let actions = compareFolds(now: now) { return actions }
@@ -499,7 +505,7 @@ extension CoordinatorStateMachine {
     /// A slot whose holder is silent, or takes much longer than slots take, goes to a second member;
     /// nobody is removed.
     mutating func speculate(now: Duration) -> [CoordinatorAction] {
-        guard !flight!.hasAllResults || !flight!.isAudited, roster.count > 1 else { return [] }
+        guard !flight!.hasAllResults || !flight!.isSettled, roster.count > 1 else { return [] }
         let sorted = slotSeconds.sorted()
         let median = stepSeconds.count < 3 || sorted.isEmpty ? nil : sorted[sorted.count / 2]
         let late = median.map { max(Duration.seconds(2 * $0), configuration.suspicionMin) }
@@ -507,9 +513,10 @@ extension CoordinatorStateMachine {
         var actions: [CoordinatorAction] = []
         for slot in 0..<configuration.slotCount {
             let (claims, wanted) = (flight!.claims[slot].count, flight!.claimsWanted(of: slot))
+            guard claims < wanted else { continue }
             let open = flight!.openLeases(of: slot)
             // One helper more than needed, and only where too few are on time.
-            guard claims < wanted, claims + open.count <= wanted else { continue }
+            guard claims + open.count <= wanted else { continue }
             let timely = open.filter { lease in
                 let isLate = late.map { now - lease.since > $0 } ?? false
                 return !isLate && !isSilent(lease.worker, now: now)
@@ -541,8 +548,17 @@ extension CoordinatorStateMachine {
         return actions.isEmpty ? [] : actions + replan(now: now)
     }
 
+    /// A slot on which workers disagree, and whose judge has gone, gets another one.
+    mutating func judgeAgain(now: Duration) -> [CoordinatorAction] {
+        let slot = flight!.claims.indices.first { slot in
+            flight!.claims[slot].count > 1 && !flight!.agrees(on: slot)
+                && flight!.openLeases(of: slot).isEmpty
+        }
+        return slot.map { compareClaims(of: $0, now: now) } ?? []
+    }
+
     private func isSilent(_ id: String, now: Duration) -> Bool {
-        now - workers[id]!.lastHeard > configuration.suspicionMin
+        workers[id].map { now - $0.lastHeard > configuration.suspicionMin } ?? true
     }
 
     /// A step whose slots all have results does not wait for silent members: they listen until they

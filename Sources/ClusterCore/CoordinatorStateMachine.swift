@@ -318,6 +318,8 @@ public struct CoordinatorStateMachine: Codable, Sendable {
                 }
             }
         case .stepping:
+            actions += judgeAgain(now: now)
+            guard phase == .stepping else { return actions }
             actions += speculate(now: now)
             actions += sideline(now: now)
             actions += expelBlocker(now: now)

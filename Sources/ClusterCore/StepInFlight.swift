@@ -114,8 +114,11 @@ struct StepInFlight: Codable, Sendable {
             && !openLeases(of: slot).isEmpty
     }
 
-    /// Whether what is audited has been compared, and is equal.
-    var isAudited: Bool { audited.allSatisfy { agrees(on: $0) && !awaitsAudit(of: $0) } }
+    /// Whether all that computed a slot agree, and nobody is waited for who shall audit one.
+    var isSettled: Bool {
+        claims.indices.allSatisfy { claims[$0].count < 2 || agrees(on: $0) }
+            && !audited.contains { awaitsAudit(of: $0) }
+    }
 
     /// Slots leased to a worker, in order.
     func slots(of worker: String) -> [Int] {

@@ -325,7 +325,8 @@ public struct TrainerStateMachine: Codable, Sendable {
         let isKnown = welcomed == digests
         var actions: [TrainerAction] = isDraining ? [.send(.goodbye(goodbye))] : []
         if phase == .preparing && isKnown { return actions }
-        if isKnown, let preparedMessage {
+        if isKnown, var preparedMessage {
+            preparedMessage.lostState = phase != .active
             actions.append(.send(.prepared(preparedMessage)))
             return actions
         }
@@ -358,7 +359,8 @@ public struct TrainerStateMachine: Codable, Sendable {
         self.audit = audit
         blockCount = Int(clamping: message.blockCount)
         preparedMessage = message
-        return [.send(.prepared(message))]
+        preparedMessage!.lostState = true
+        return [.send(.prepared(preparedMessage!))]
     }
 
     // MARK: State
@@ -793,8 +795,11 @@ public struct TrainerStateMachine: Codable, Sendable {
             message.audited = check.audited
             return message
         }
+        // The others are told by SLOT_DONE, which is repeated while they are leased here.
+        let leased = leased(work.plan)
         ready.held = work.done.keys.sorted()
-            .filter { isAudited(slot: $0, step: work.step) }.map { work.done[$0]! }
+            .filter { !leased.contains($0) && isAudited(slot: $0, step: work.step) }
+            .map { work.done[$0]! }
         #if PLANTED_BUGS
             if Planted.has(.applyOnReady) {
                 isApplying = true

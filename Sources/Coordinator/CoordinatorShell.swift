@@ -97,7 +97,7 @@ public final class CoordinatorShell {
             try Address.checkBind(
                 address, hasKeys: options.keys != nil, isInsecure: options.isInsecure)
         }
-        if let advertised = options.bulkAdvertised { try Address.check(advertised) }
+        if let advertised = options.bulkAdvertised { try Address.checkAdvertised(advertised) }
         self.folder = folder
         self.options = options
         begun = clock.now

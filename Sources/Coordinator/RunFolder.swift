@@ -101,6 +101,12 @@ public struct RunFolder: Sendable {
                 "network.weights is '\(weights)', but this version starts from random weights "
                     + "alone; leave it null")
         }
+        guard settings.auditFraction == 0 || settings.numerics.mode == .bitwise else {
+            throw CoordinatorError(
+                .badSetting,
+                "audit_fraction is \(settings.auditFraction) and numerics.mode statistical: audits "
+                    + "compare bits; set audit_fraction=0, or numerics.mode=bitwise")
+        }
     }
 
     /// Makes the folder, or records what a resumed run changes; until here nothing is written.

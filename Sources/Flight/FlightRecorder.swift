@@ -39,7 +39,10 @@ public final class FlightRecorder<Machine: RecordedMachine> {
             try FileManager.default.createDirectory(
                 atPath: folder, withIntermediateDirectories: true,
                 attributes: [.posixPermissions: 0o700])
+            try FlightFolder.check(folder)
             FlightFolder.prune(folder, keeping: kept)
+        } catch let error as FlightError {
+            problem = error.description
         } catch {
             problem = "\(folder) cannot be made: \(error.localizedDescription)"
         }
@@ -152,6 +155,16 @@ public enum FlightFolder {
     /// Where workers leave records that have no run's folder at hand.
     public static var ofThisMachine: String {
         NSTemporaryDirectory() + "lineup-flight-\(getuid())"
+    }
+
+    /// Refuses a folder that another user has made in its place.
+    static func check(_ folder: String) throws {
+        var status = stat()
+        guard lstat(folder, &status) == 0, status.st_mode & S_IFMT == S_IFDIR,
+            status.st_uid == geteuid()
+        else {
+            throw FlightError("\(folder) is not a folder of this user; name another with --flight")
+        }
     }
 
     /// Removes the oldest files beyond a number.

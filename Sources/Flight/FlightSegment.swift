@@ -55,7 +55,10 @@ final class FlightSegment {
         self.capacity = capacity
         start = Self.headBytes + state.count
         let size = start + capacity
-        let descriptor = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        // Nobody else's file, whatever lies there: the folder may be one that others can write.
+        unlink(path)
+        let descriptor = open(
+            path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
             throw FlightError("\(path) cannot be made: \(String(cString: strerror(errno)))")
         }

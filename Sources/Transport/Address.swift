@@ -36,6 +36,20 @@ public enum Address {
         }
     }
 
+    /// Checks an address that others are told: `tcp://HOST:PORT` with a host and a port of its own.
+    ///
+    /// - Throws: ``TransportError`` that shows the address and the form.
+    public static func checkAdvertised(_ address: String) throws(TransportError) {
+        let port = address.split(separator: ":").last.flatMap { UInt16($0) } ?? 0
+        guard let host = host(of: address), port > 0, !["0.0.0.0", "[::]", "*", ""].contains(host)
+        else {
+            throw TransportError(
+                .badAddress,
+                "advertised address '\(address)': expected tcp://HOST:PORT as others reach it, "
+                    + "for example tcp://node7:5600")
+        }
+    }
+
     /// Refuses to let other machines in without keys.
     ///
     /// - Throws: ``TransportError`` that shows the address and what to do.

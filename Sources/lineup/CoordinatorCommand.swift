@@ -49,6 +49,8 @@ struct CoordinatorCommand: AsyncParsableCommand {
 
     func run() async throws {
         StandardErrorLog.bootstrap()
+        // Until there is a record to copy.
+        signal(SIGUSR2, SIG_IGN)
         raiseOpenFileLimit()
         let (run, overrides, dataRoot) = (run, overrides, dataRoot)
         let options = CoordinatorOptions(

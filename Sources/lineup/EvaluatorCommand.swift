@@ -58,6 +58,8 @@ struct EvaluatorCommand: AsyncParsableCommand {
 
     func run() async throws {
         StandardErrorLog.bootstrap()
+        // Until there is a record to copy.
+        signal(SIGUSR2, SIG_IGN)
         let device = try parseDevice(device)
         if let runFolder { return try await watch(runFolder, device: device) }
         let options = ClusterEvaluatorOptions(

@@ -52,9 +52,11 @@ struct TrainerCommand: AsyncParsableCommand {
 
     func run() async throws {
         StandardErrorLog.bootstrap()
+        // Until there is a record to copy.
+        signal(SIGUSR2, SIG_IGN)
         let device = try parseDevice(device)
         let keys = try security.forWorker(coordinator: coordinator)
-        if let advertise { try Address.check(advertise) }
+        if let advertise { try Address.checkAdvertised(advertise) }
         let isLocal = Address.isLocal(coordinator)
         let bind = bind ?? (keys != nil && !isLocal ? "tcp://0.0.0.0:*" : "tcp://127.0.0.1:*")
         try Address.checkBind(bind, hasKeys: keys != nil, isInsecure: security.insecure)

@@ -156,7 +156,12 @@ final class ChaosRun {
             ? try ControlGroup(
                 cores: strikes.contains(.slowTrainer) ? 8 : nil,
                 freezes: strikes.contains(.freezeTrainer)) : nil
-        try cluster.startTrainer(group: group)
+        do {
+            try cluster.startTrainer(group: group)
+        } catch let error as RigError {
+            // The run may just have ended; how is looked at there.
+            guard !cluster.coordinator.isRunning else { throw error }
+        }
     }
 
     private func strike() throws {

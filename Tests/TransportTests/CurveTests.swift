@@ -96,13 +96,13 @@ import Transport
         let (router, addresses) = try server()
         let plain = try client(nil, to: try tcp(addresses))
         plain.send([Data("hello".utf8)])
-        #expect(try failure(plain) == .otherMechanism)
+        // The other side may see it first, and hang up.
+        #expect([.otherMechanism, .unclear].contains(try failure(plain)))
         #expect(receive(router, seconds: 0.3) == nil)
         let open = try Socket(Context(), .server, frameBytesMax: 1_000)
         let bound = try open.bind("tcp://127.0.0.1:*")
         let keyed = try client(allowed, to: Address.adding(coordinator.publicKey, to: bound))
         keyed.send([Data("hello".utf8)])
-        // The other side may see it first, and hang up.
         #expect([.otherMechanism, .unclear].contains(try failure(keyed)))
         #expect(receive(open, seconds: 0.3) == nil)
         let error = try #require(throws: TransportError.self) { try client(allowed, to: bound) }

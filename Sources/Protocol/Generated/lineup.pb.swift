@@ -599,6 +599,9 @@ public nonisolated struct WirePrepared: Sendable {
   /// Clears the value of `numerics`. Subsequent reads from it will return its default value.
   public mutating func clearNumerics() {self._numerics = nil}
 
+  /// holds none, whatever HELLO said: preparing anew let go of it
+  public var lostState: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1070,7 +1073,7 @@ public nonisolated struct WireReady: Sendable {
   /// what the sender's audits found
   public var checks: [WireFoldCheck] = []
 
-  /// audited slots that it has shared
+  /// audited slots that it has shared and that are not leased to it
   public var held: [WireSlotDone] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2455,7 +2458,7 @@ nonisolated extension WireRefusal.Code: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension WirePrepared: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Prepared"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}dataset_digest\0\u{3}probe_digest\0\u{3}block_count\0\u{1}numerics\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}dataset_digest\0\u{3}probe_digest\0\u{3}block_count\0\u{1}numerics\0\u{3}lost_state\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2467,6 +2470,7 @@ nonisolated extension WirePrepared: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 2: try { try decoder.decodeSingularFixed64Field(value: &self.probeDigest) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.blockCount) }()
       case 4: try { try decoder.decodeSingularMessageField(value: &self._numerics) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.lostState) }()
       default: break
       }
     }
@@ -2489,6 +2493,9 @@ nonisolated extension WirePrepared: SwiftProtobuf.Message, SwiftProtobuf._Messag
     try { if let v = self._numerics {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
     } }()
+    if self.lostState != false {
+      try visitor.visitSingularBoolField(value: self.lostState, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2497,6 +2504,7 @@ nonisolated extension WirePrepared: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.probeDigest != rhs.probeDigest {return false}
     if lhs.blockCount != rhs.blockCount {return false}
     if lhs._numerics != rhs._numerics {return false}
+    if lhs.lostState != rhs.lostState {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
