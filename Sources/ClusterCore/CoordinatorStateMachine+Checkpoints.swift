@@ -75,6 +75,11 @@ extension CoordinatorStateMachine {
         return actions + boundary(now: now)
     }
 
+    /// The checkpoint that somebody was asked to send.
+    public var awaitedCheckpoint: (step: Int, isRecovery: Bool)? {
+        pending.map { ($0.step, $0.isRecovery) }
+    }
+
     /// A piece of a checkpoint has come from its sender.
     public mutating func checkpointPieceReceived(step: Int, now: Duration) {
         if pending?.step == step { pending!.movedAt = now }

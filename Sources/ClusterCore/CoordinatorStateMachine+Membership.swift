@@ -268,6 +268,7 @@ extension CoordinatorStateMachine {
         workers[id]!.hasLoaded = false
         workers[id]!.holdsState = false
         workers[id]!.toldAt = now
+        flight?.listenersReady[id] = nil
         return [.send(.loadState(message), to: id)]
     }
 

@@ -187,7 +187,6 @@ extension CoordinatorStateMachine {
             if Planted.has(.readyKeptAcrossGenerations) { return sendPlan(now: now) }
         #endif
         flight!.ready = [:]
-        flight!.listenersReady = [:]
         return sendPlan(now: now)
     }
 
@@ -277,9 +276,9 @@ extension CoordinatorStateMachine {
         else { return [] }
         switch workers[worker]!.stage {
         case .following:
-            // What was staged before the step was folded again is gone.
-            // So is a state that it has been told to replace.
-            if ready.generation == generation, workers[worker]!.hasLoaded {
+            // What was staged before the step was folded again is gone, and so is a state that it has
+            // been told to replace. Who the members are does not matter: it is the same effect.
+            if Int(ready.fold) == flight!.fold, workers[worker]!.hasLoaded {
                 flight!.listenersReady[worker] = ready.effectDigest
             }
             return []

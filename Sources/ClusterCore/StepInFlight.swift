@@ -45,7 +45,10 @@ struct StepInFlight: Codable, Sendable {
     /// Who keeps a copy of the state before this step for joiners.
     var donor = ""
     /// How often the step is folded again.
-    var fold = 0
+    var fold = 0 {
+        // What was staged before is gone.
+        didSet { listenersReady = [:] }
+    }
     /// Live leases of every slot.
     private(set) var leases: [[Lease]]
     private var attempts: [Int]
@@ -56,7 +59,7 @@ struct StepInFlight: Codable, Sendable {
     private(set) var resultCount = 0
     /// Members that are READY in this generation.
     var ready: [String: WireReady] = [:]
-    /// Listeners that have staged the effect, with its digest.
+    /// Listeners that have staged the effect of this fold, with its digest.
     var listenersReady: [String: UInt64] = [:]
     /// What members said before the step was folded again.
     var firstDigests: [String: UInt64] = [:]

@@ -787,6 +787,7 @@ public struct TrainerStateMachine: Codable, Sendable {
         ready.step = work.plan.step
         ready.effectDigest = digest
         ready.stateDigest = work.stateDigest
+        ready.fold = work.plan.fold
         ready.checks = work.exchange.checks.map { check in
             var message = WireFoldCheck()
             message.block = UInt32(check.block)

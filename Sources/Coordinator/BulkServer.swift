@@ -30,6 +30,7 @@ final class BulkServer: Sendable {
     private let folder: RunFolder
     private let report: @Sendable (Event) -> Void
     private let isStopping = Mutex(false)
+    private let awaited = Mutex<Key?>(nil)
     private let wakeup = Wakeup()
     private let clock = ContinuousClock()
     private let logger = Logger(label: "lineup.bulk")
@@ -72,6 +73,13 @@ final class BulkServer: Sendable {
         ready.wait()
         address = try bound.withLock { try $0!.get() }
         box.set(self)
+    }
+
+    /// Takes this checkpoint from now on, beside those that are on their way; nil takes no other.
+    func expect(_ checkpoint: (step: Int, isRecovery: Bool)?) {
+        awaited.withLock {
+            $0 = checkpoint.map { Key(step: $0.step, recovery: $0.isRecovery) }
+        }
     }
 
     /// Ends the thread.
@@ -137,7 +145,7 @@ final class BulkServer: Sendable {
                             + "\(known.byteCount) at who sent its beginning")
                 }
                 receiver = known
-            } else if header.offset == 0 {
+            } else if header.offset == 0, awaited.withLock({ $0 }) == key {
                 // One checkpoint is under way at a time; a few more are those of lost senders.
                 if receivers.count >= Self.receiversMax,
                     let oldest = receivers.keys.min(by: { $0.step < $1.step })
@@ -150,7 +158,7 @@ final class BulkServer: Sendable {
                     byteCount: Int(clamping: header.total))
                 receivers[key] = receiver
             } else {
-                // The tail of a stream that is complete already, sent again by a second holder.
+                // Nobody asked for it, or it is there already, and a second holder sends it again.
                 credit(peer, on: socket)
                 return
             }

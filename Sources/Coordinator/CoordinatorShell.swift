@@ -117,7 +117,8 @@ public final class CoordinatorShell {
             source: plan, recovery: recovered.recovery)
         flight = FlightRecorder(
             path: "\(folder.flight)/coordinator-\(recovered.recovery.term)",
-            bytes: Self.flightBytes)
+            bytes: Self.flightBytes,
+            report: { [logger] in logger.warning("no flight record: \($0)") })
         let admission = options.keys?.admission
         context = try Context(keys: options.keys?.own, refusals: refusals) { key in
             admission?.entry(for: key) != nil
@@ -198,6 +199,8 @@ public final class CoordinatorShell {
     /// Tells the machine, and the record.
     private func tell(_ input: CoordinatorInput) -> [CoordinatorAction] {
         let now = now
+        // Before anybody is told to send one.
+        defer { bulk.expect(machine.awaitedCheckpoint) }
         return flight.tell(input, now: now, machine: &machine)
     }
 

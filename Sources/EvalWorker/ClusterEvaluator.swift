@@ -99,7 +99,8 @@ public final class ClusterEvaluator {
         machine = EvaluatorStateMachine(worker: worker, once: options.once)
         flight = FlightRecorder(
             path: (options.flightFolder ?? FlightFolder.ofThisMachine) + "/" + worker,
-            bytes: Self.flightBytes)
+            bytes: Self.flightBytes,
+            report: { [logger] in logger.warning("no flight record: \($0)") })
         begun = clock.now
         lostAt = clock.now
     }
@@ -137,9 +138,7 @@ public final class ClusterEvaluator {
             checkPatience()
         }
         stop.stop()
-        // A record of an orderly end is of no use.
-        let isOrderly = if case .success = end { true } else { false }
-        if let file = flight.close(keep: !isOrderly) {
+        if let file = flight.close(after: end!) {
             logger.notice("look at the last decisions by: lineup flight \(file)")
         }
         return try end!.get()

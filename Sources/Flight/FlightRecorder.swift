@@ -24,16 +24,25 @@ public final class FlightRecorder<Machine: RecordedMachine> {
     private var sequence: UInt64 = 0
     private var writer = FlightWriter()
     /// Why nothing is recorded; nil while it is.
-    public private(set) var problem: String?
+    public private(set) var problem: String? {
+        didSet { if let problem { report(problem) } }
+    }
+    private let report: (String) -> Void
+    private var isClosed = false
 
     /// Prepares a record; nothing is written before the first input.
     ///
     /// - Parameters:
     ///   - bytes: room for events in each of the two files.
     ///   - kept: older records of the folder that stay, by files.
-    public init(path: String, bytes: Int, keepingFiles kept: Int = 32) {
+    ///   - report: is told once why nothing is recorded any more.
+    public init(
+        path: String, bytes: Int, keepingFiles kept: Int = 32,
+        report: @escaping (String) -> Void = { _ in }
+    ) {
         self.path = path
         self.bytes = bytes
+        self.report = report
         let folder = (path as NSString).deletingLastPathComponent
         do {
             try FileManager.default.createDirectory(
@@ -42,17 +51,20 @@ public final class FlightRecorder<Machine: RecordedMachine> {
             try FlightFolder.check(folder)
             FlightFolder.prune(folder, keeping: kept)
         } catch let error as FlightError {
-            problem = error.description
+            set(error.message)
         } catch {
-            problem = "\(folder) cannot be made: \(error.localizedDescription)"
+            set("\(folder) cannot be made: \(error.localizedDescription)")
         }
     }
+
+    // An observer is not called from an initialiser.
+    private func set(_ why: String) { problem = why }
 
     /// Tells the machine an input and returns what it decides.
     public func tell(
         _ input: Machine.Input, now: Duration, machine: inout Machine
     ) -> [Machine.Action] {
-        guard problem == nil else { return machine.handle(input, now: now) }
+        guard problem == nil, !isClosed else { return machine.handle(input, now: now) }
         writer.reset()
         Machine.write(input, into: &writer)
         let reserve = Machine.isAnswer(input) ? 0 : Self.reserve
@@ -103,13 +115,21 @@ public final class FlightRecorder<Machine: RecordedMachine> {
         return made
     }
 
+    /// Ends a worker's record, which is kept where something went wrong that is not the operator's.
+    ///
+    /// - Returns: one of its files, where they are kept.
+    public func close<Success>(after end: Result<Success, any Error>) -> String? {
+        guard case .failure(let error) = end else { return close(keep: false) }
+        return close(keep: (error as? any LineupError)?.isBadInput != true)
+    }
+
     /// Ends the record.
     ///
     /// - Returns: one of its files, where they are kept.
     public func close(keep: Bool) -> String? {
         let (file, byteCount) = (segment?.path, segment?.byteCount)
         segment = nil
-        problem = problem ?? "closed"
+        isClosed = true
         if keep {
             if let file, let byteCount { truncate(file, byteCount) }
             return file
@@ -176,6 +196,16 @@ public enum FlightFolder {
             let attributes = try? files.attributesOfItem(atPath: path)
             return (attributes?[.modificationDate] as? Date ?? .distantPast, path)
         }
-        for (_, path) in dated.sorted(by: { $0 < $1 }).dropLast(kept) { unlink(path) }
+        for (_, path) in dated.sorted(by: { $0 < $1 }).dropLast(kept) where !isWritten(path) {
+            unlink(path)
+        }
+    }
+
+    /// Whether a process that lives records into the file.
+    private static func isWritten(_ path: String) -> Bool {
+        let descriptor = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        return flock(descriptor, LOCK_EX | LOCK_NB) != 0
     }
 }

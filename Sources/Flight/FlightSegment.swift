@@ -42,6 +42,7 @@ final class FlightSegment {
     private let memory: UnsafeMutableRawBufferPointer
     private let start: Int
     private let capacity: Int
+    private let descriptor: Int32
     private var used = 0
 
     /// Makes a file with room for a state and events; reserves the room, so that a disk that fills up
@@ -62,7 +63,9 @@ final class FlightSegment {
         guard descriptor >= 0 else {
             throw FlightError("\(path) cannot be made: \(String(cString: strerror(errno)))")
         }
-        defer { close(descriptor) }
+        // Held as long as the file is written: nobody removes it as an old one.
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        self.descriptor = descriptor
         var space = statvfs()
         // A small share of what is free: the run's own files need the rest.
         guard fstatvfs(descriptor, &space) == 0,
@@ -70,13 +73,16 @@ final class FlightSegment {
             posix_fallocate(descriptor, 0, size) == 0
         else {
             unlink(path)
+            close(descriptor)
             throw FlightError("\(path): its disk has no \(size >> 10) KiB to spare")
         }
         guard let mapped = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0),
             mapped != MAP_FAILED
         else {
+            let why = String(cString: strerror(errno))
             unlink(path)
-            throw FlightError("\(path) cannot be mapped: \(String(cString: strerror(errno)))")
+            close(descriptor)
+            throw FlightError("\(path) cannot be mapped: \(why)")
         }
         memory = UnsafeMutableRawBufferPointer(start: mapped, count: size)
         put(Self.version, at: Field.version)
@@ -95,7 +101,10 @@ final class FlightSegment {
         put(Self.magic, at: Field.magic)
     }
 
-    deinit { munmap(memory.baseAddress, memory.count) }
+    deinit {
+        munmap(memory.baseAddress, memory.count)
+        close(descriptor)
+    }
 
     private func put<Number: FixedWidthInteger>(_ number: Number, at offset: Int) {
         memory.storeBytes(of: number.littleEndian, toByteOffset: offset, as: Number.self)

@@ -159,7 +159,8 @@ public final class TrainerShell {
         machine = TrainerStateMachine(worker: worker)
         flight = FlightRecorder(
             path: (options.flightFolder ?? FlightFolder.ofThisMachine) + "/" + worker,
-            bytes: Self.flightBytes)
+            bytes: Self.flightBytes,
+            report: { [logger] in logger.warning("no flight record: \($0)") })
         begun = clock.now
         lostAt = clock.now
     }
@@ -205,15 +206,10 @@ public final class TrainerShell {
         pool.stop()
         prepared?.inputs.stop()
         snapshots?.stop()
-        endRecord()
+        if let file = flight.close(after: end!) {
+            logger.notice("look at the last decisions by: lineup flight \(file)")
+        }
         return try end!.get()
-    }
-
-    /// A record of an orderly end is of no use.
-    private func endRecord() {
-        let isOrderly = if case .success = end { true } else { false }
-        guard let file = flight.close(keep: !isOrderly) else { return }
-        logger.notice("look at the last decisions by: lineup flight \(file)")
     }
 
     // MARK: Control

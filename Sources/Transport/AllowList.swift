@@ -91,6 +91,20 @@ public struct AllowList: Equatable, Sendable {
         try self.init(parsing: String(decoding: data, as: UTF8.self), file: file)
     }
 
+    /// Changes the list in a file, one process at a time.
+    public static func edit<Result>(
+        _ file: String, _ change: (inout AllowList) throws -> Result
+    ) throws -> Result {
+        let folder = open((file as NSString).deletingLastPathComponent, O_RDONLY | O_CLOEXEC)
+        defer { close(folder) }
+        // Where it cannot be locked it cannot be read or written either, and that is said.
+        flock(folder, LOCK_EX)
+        var list = try AllowList(file: file)
+        let result = try change(&list)
+        try list.write(to: file)
+        return result
+    }
+
     /// The keys, in the order of the file.
     public var entries: [Entry] {
         lines.compactMap { line in
@@ -221,11 +235,26 @@ public struct AllowList: Equatable, Sendable {
 /// An allow list as it is now: a change of its file counts without a restart.
 public final class Admission: Sendable {
     private struct State {
-        var entries: [PublicKey: AllowList.Entry]
-        var trainers: [PublicKey]
+        private(set) var allowed: [AllowList.Entry]
+        private(set) var byKey: [PublicKey: AllowList.Entry] = [:]
         var version = 0
+        /// The file whose keys count.
         var stamp: Stamp
+        /// A file of which the missing keys do not count yet, and when it was first seen.
+        var latest: (stamp: Stamp, since: ContinuousClock.Instant)?
         var checkedAt: ContinuousClock.Instant
+
+        init(_ allowed: [AllowList.Entry], stamp: Stamp) {
+            self.allowed = allowed
+            self.stamp = stamp
+            checkedAt = .now
+            set(allowed)
+        }
+
+        mutating func set(_ allowed: [AllowList.Entry]) {
+            self.allowed = allowed
+            byKey = Dictionary(allowed.map { ($0.key, $0) }, uniquingKeysWith: { $1 })
+        }
     }
 
     /// Says whether a file is the one that was read.
@@ -259,10 +288,7 @@ public final class Admission: Sendable {
         // Before the list is read: a change in between is seen later.
         let stamp = Stamp(file)
         let list = try AllowList(file: file)
-        state = Mutex(
-            State(
-                entries: Self.byKey(list), trainers: Self.trainers(list), stamp: stamp,
-                checkedAt: .now))
+        state = Mutex(State(list.entries, stamp: stamp))
     }
 
     /// What is allowed for a key now, nil where nothing is.
@@ -270,8 +296,8 @@ public final class Admission: Sendable {
         state.withLock { state in
             refresh(&state)
             // Whoever was allowed a moment ago is not turned away.
-            if state.entries[key] == nil { refresh(&state, atOnce: true) }
-            return state.entries[key]
+            if state.byKey[key] == nil { refresh(&state, atOnce: true) }
+            return state.byKey[key]
         }
     }
 
@@ -279,7 +305,8 @@ public final class Admission: Sendable {
     public var trainers: (keys: [PublicKey], version: Int) {
         state.withLock { state in
             refresh(&state)
-            return (state.trainers, state.version)
+            let trainers = state.allowed.filter { $0.roles.contains(.trainer) }
+            return (trainers.map(\.key), state.version)
         }
     }
 
@@ -289,27 +316,28 @@ public final class Admission: Sendable {
         state.checkedAt = now
         let stamp = Stamp(file)
         guard stamp != state.stamp else { return }
-        state.stamp = stamp
         do throws(TransportError) {
-            let list = try AllowList(file: file)
-            state.entries = Self.byKey(list)
-            state.trainers = Self.trainers(list)
+            var allowed = try AllowList(file: file).entries
+            // A file that is just being written may lack keys: only one that stays so removes them.
+            if state.latest?.stamp != stamp { state.latest = (stamp, now) }
+            let known = Set(allowed.map(\.key))
+            let missing = state.allowed.filter { !known.contains($0.key) }
+            if !missing.isEmpty, now - state.latest!.since < Self.interval {
+                allowed += missing
+            } else {
+                state.stamp = stamp
+            }
+            guard allowed != state.allowed else { return }
+            state.set(allowed)
             state.version += 1
             logger.notice(
-                "the list of allowed keys has changed", metadata: ["keys": "\(list.entries.count)"])
+                "the list of allowed keys has changed", metadata: ["keys": "\(allowed.count)"])
         } catch {
             // Half an edit must not end the run; who is allowed stays so.
+            state.stamp = stamp
             logger.error(
                 "the list of allowed keys cannot be read; the one before stays in force",
                 metadata: ["why": "\(error.message)"])
         }
-    }
-
-    private static func byKey(_ list: AllowList) -> [PublicKey: AllowList.Entry] {
-        Dictionary(list.entries.map { ($0.key, $0) }, uniquingKeysWith: { $1 })
-    }
-
-    private static func trainers(_ list: AllowList) -> [PublicKey] {
-        list.entries.filter { $0.roles.contains(.trainer) }.map(\.key)
     }
 }

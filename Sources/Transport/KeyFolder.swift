@@ -105,10 +105,11 @@ public struct KeyFolder: Sendable {
     /// Writes a file that everyone may read, whole or not at all.
     static func replace(_ file: String, with text: String) throws(TransportError) {
         let temporary = "\(file).\(getpid())"
-        guard
-            FileManager.default.createFile(
-                atPath: temporary, contents: Data(text.utf8), attributes: [.posixPermissions: 0o644]
-            ),
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        let bytes = Array(text.utf8)
+        defer { close(descriptor) }
+        guard descriptor >= 0, fchmod(descriptor, 0o644) == 0,
+            write(descriptor, bytes, bytes.count) == bytes.count, fsync(descriptor) == 0,
             rename(temporary, file) == 0
         else {
             let error = failure("\(file) cannot be written")

@@ -63,15 +63,27 @@ struct KeysCommand: ParsableCommand {
         }
 
         private func createForCoordinator(in folder: KeyFolder) throws {
-            let key = try folder.create(.coordinator).publicKey
+            let files = FileManager.default
+            let hasSecret = files.fileExists(atPath: folder.secretFile(.coordinator))
+            let hasList = files.fileExists(atPath: folder.allowList)
+            guard hasSecret || !files.fileExists(atPath: folder.publicFile(.coordinator)) else {
+                throw ValidationError(
+                    "\(folder.publicFile(.coordinator)) is a coordinator's whose secret key is not "
+                        + "here; name another folder with --keys, or move that file away")
+            }
+            // What was stopped on the way is made complete.
+            let pair =
+                hasSecret && !hasList
+                ? try folder.pair(.coordinator) : try folder.create(.coordinator)
+            let key = pair.publicKey
             let own = try workerKey(in: folder)
-            var list = AllowList()
-            try list.allow(
-                .init(key: own, roles: WireRole.workers, name: AllowList.name(for: hostName())))
-            try list.write(to: folder.allowList)
+            let entry = AllowList.Entry(
+                key: own, roles: WireRole.workers, name: AllowList.name(for: hostName()))
+            if !hasList { try AllowList().write(to: folder.allowList) }
+            try AllowList.edit(folder.allowList) { try $0.allow(entry) }
             print("keys in \(folder.path)")
             print("coordinator  \(key.hex)")
-            print("worker       \(own.hex)  allowed as \(list.entries[0].rolesText)")
+            print("worker       \(own.hex)  allowed as \(entry.rolesText)")
             print("on every other machine: lineup keys create --coordinator \(key.hex)")
         }
 
@@ -177,9 +189,7 @@ struct KeysCommand: ParsableCommand {
             }
             let entry = AllowList.Entry(key: key, roles: try AllowList.roles(role), name: name)
             let file = place.folder.allowList
-            var list = try AllowList(file: file)
-            try list.allow(entry)
-            try list.write(to: file)
+            try AllowList.edit(file) { try $0.allow(entry) }
             print("allowed \(entry.name) (\(key.fingerprint)) as \(entry.rolesText)")
         }
     }
@@ -199,9 +209,7 @@ struct KeysCommand: ParsableCommand {
 
         func run() throws {
             let file = place.folder.allowList
-            var list = try AllowList(file: file)
-            let entry = try list.remove(who)
-            try list.write(to: file)
+            let entry = try AllowList.edit(file) { try $0.remove(who) }
             print("removed \(entry.name) (\(entry.key.fingerprint))")
         }
     }

@@ -190,12 +190,35 @@ import Testing
         }
     }
 
+    @Test func aRecordOfAProcessThatLivesIsNotTidiedAway() throws {
+        let folder = Self.folder()
+        func record(_ name: String) -> FlightRecorder<EvaluatorStateMachine> {
+            let recorder = FlightRecorder<EvaluatorStateMachine>(
+                path: folder + "/" + name, bytes: 1 << 16, keepingFiles: 0)
+            var machine = EvaluatorStateMachine(worker: name, once: false)
+            _ = recorder.tell(.connectionOpened, now: .seconds(1), machine: &machine)
+            return recorder
+        }
+        let first = record("first")
+        let second = record("second")
+        let file = try #require(first.close(keep: true))
+        #expect(FileManager.default.fileExists(atPath: file))
+        let third = record("third")
+        #expect(!FileManager.default.fileExists(atPath: file))
+        for recorder in [second, third] {
+            #expect(
+                FileManager.default.fileExists(atPath: try #require(recorder.close(keep: true))))
+        }
+    }
+
     @Test func withoutRoomTheMachineRunsWithout() {
+        var told = 0
         let recorder = FlightRecorder<EvaluatorStateMachine>(
-            path: "/proc/none/e", bytes: 1 << 16)
+            path: "/proc/none/e", bytes: 1 << 16, report: { _ in told += 1 })
         var machine = EvaluatorStateMachine(worker: "e", once: false)
         #expect(
             recorder.tell(.connectionOpened, now: .seconds(1), machine: &machine).count == 1)
+        #expect(told == 1)
         #expect(recorder.problem?.contains("/proc/none") == true)
         #expect(recorder.copy() == nil && recorder.close(keep: true) == nil)
     }

@@ -1073,6 +1073,9 @@ public nonisolated struct WireReady: Sendable {
   /// what the sender's audits found
   public var checks: [WireFoldCheck] = []
 
+  /// of the effect that is staged
+  public var fold: UInt32 = 0
+
   /// audited slots that it has shared and that are not leased to it
   public var held: [WireSlotDone] = []
 
@@ -3372,7 +3375,7 @@ nonisolated extension WireSlotReturned: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Ready"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{1}generation\0\u{1}step\0\u{3}effect_digest\0\u{3}state_digest\0\u{3}exchange_seconds\0\u{3}wait_seconds\0\u{3}apply_seconds\0\u{1}checks\0\u{1}held\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{1}generation\0\u{1}step\0\u{3}effect_digest\0\u{3}state_digest\0\u{3}exchange_seconds\0\u{3}wait_seconds\0\u{3}apply_seconds\0\u{1}checks\0\u{1}held\0\u{1}fold\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3390,6 +3393,7 @@ nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       case 8: try { try decoder.decodeSingularDoubleField(value: &self.applySeconds) }()
       case 9: try { try decoder.decodeRepeatedMessageField(value: &self.checks) }()
       case 10: try { try decoder.decodeRepeatedMessageField(value: &self.held) }()
+      case 11: try { try decoder.decodeSingularUInt32Field(value: &self.fold) }()
       default: break
       }
     }
@@ -3426,6 +3430,9 @@ nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if !self.held.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.held, fieldNumber: 10)
     }
+    if self.fold != 0 {
+      try visitor.visitSingularUInt32Field(value: self.fold, fieldNumber: 11)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3439,6 +3446,7 @@ nonisolated extension WireReady: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if lhs.waitSeconds != rhs.waitSeconds {return false}
     if lhs.applySeconds != rhs.applySeconds {return false}
     if lhs.checks != rhs.checks {return false}
+    if lhs.fold != rhs.fold {return false}
     if lhs.held != rhs.held {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true

@@ -1,0 +1,104 @@
+import ClusterCore
+import Protocol
+
+/// A coordinator's machine with a few members at step 1, which has three slots; it keeps what the
+/// machine says.
+struct SmallCluster {
+    private struct Source: StepSource {
+        func samples(step: Int) -> WireStepSamples {
+            var samples = WireStepSamples()
+            samples.step = UInt64(step)
+            samples.slots = (0..<3).map { _ in WireSlotSamples() }
+            return samples
+        }
+        func scalars(step: Int) -> WireStepScalars { WireStepScalars() }
+    }
+
+    var machine: CoordinatorStateMachine
+    /// What was last planned, by worker.
+    private(set) var plans: [String: WirePlan] = [:]
+    private(set) var commits: [StepRecord] = []
+    /// Text of the events, by kind.
+    private(set) var events: [String: [String]] = [:]
+
+    init(_ workers: [String], audit: Audit = .none) {
+        machine = CoordinatorStateMachine(
+            configuration: CoordinatorConfiguration(
+                run: 1, datasetDigest: 5, slotCount: 3, totalSteps: 9, checkpointEverySteps: 0,
+                checkpointMaxLagSteps: 2, evaluationSets: [], evaluationTimeout: .seconds(1),
+                expectedTrainers: workers.count, recoveryInterval: nil, audit: audit,
+                lineupVersion: "test"),
+            source: Source(),
+            recovery: CoordinatorRecovery(
+                term: 1, committedStep: 0, committedHistory: 0, checkpoints: [], scored: [:]))
+        for worker in workers {
+            var hello = WireHello()
+            hello.lineupVersion = "test"
+            hello.role = .trainer
+            hello.worker = worker
+            hear(.hello(hello), from: worker)
+        }
+        var loads: [String: UInt64] = [:]
+        for worker in workers {
+            var prepared = WirePrepared()
+            prepared.datasetDigest = 5
+            prepared.numerics.description_p = "class"
+            for action in hear(.prepared(prepared), from: worker) {
+                if case .send(.loadState(let load), let to) = action { loads[to] = load.number }
+            }
+        }
+        for worker in workers {
+            var loaded = WireStateLoaded()
+            loaded.number = loads[worker] ?? 0
+            hear(.stateLoaded(loaded), from: worker)
+        }
+    }
+
+    @discardableResult
+    mutating func take(_ actions: [CoordinatorAction]) -> [CoordinatorAction] {
+        for action in actions {
+            switch action {
+            case .send(.plan(let plan), let worker): plans[worker] = plan
+            case .commit(let record): commits.append(record)
+            case .event(let kind, _, let text): events[kind, default: []].append(text)
+            default: break
+            }
+        }
+        return actions
+    }
+
+    @discardableResult
+    mutating func hear(
+        _ body: WireBody, from worker: String, at now: Duration = .zero
+    ) -> [CoordinatorAction] {
+        take(machine.received(body, from: worker, now: now))
+    }
+
+    mutating func tick(at now: Duration) { take(machine.tick(now: now)) }
+
+    /// Who has to compute a slot, as the first member was told last.
+    func holders(of slot: Int) -> [String] {
+        plans[machine.members[0]]!.leases.filter { $0.slot == slot && !$0.optional }.map(\.worker)
+    }
+
+    mutating func done(
+        _ slot: Int, by worker: String, digest: UInt64 = 0, at now: Duration = .zero
+    ) {
+        var done = WireSlotDone()
+        done.step = 1
+        done.slot = UInt32(slot)
+        done.digest = digest
+        hear(.slotDone(done), from: worker, at: now)
+    }
+
+    mutating func ready(_ worker: String, checks: [WireFoldCheck] = [], at now: Duration = .zero) {
+        var ready = WireReady()
+        ready.term = 1
+        ready.generation = machine.currentGeneration
+        ready.fold = plans[worker]?.fold ?? 0
+        ready.step = 1
+        ready.effectDigest = 77
+        ready.checks = checks
+        hear(.ready(ready), from: worker, at: now)
+    }
+}
