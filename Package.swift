@@ -59,7 +59,7 @@ let package = Package(
         module("ClusterCore", ["Basics", "Protocol"], pure: true),
         module("Flight", ["Basics", "ClusterCore"]),
         module("Simulation", ["Basics", "Protocol", "ClusterCore"], pure: true),
-        module("Transport", ["Basics", "Protocol", "CZeroMQ", log]),
+        module("Transport", ["Basics", "Protocol", "CLinux", "CZeroMQ", log]),
         module("Storage", ["Basics", database]),
         module("Images", ["Basics", "CTurboJPEG"]),
         module("Datasets", ["Basics", "Images", "CZlib"]),
@@ -76,11 +76,15 @@ let package = Package(
                 "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
                 "Datasets", "MetricLearning", log,
             ]),
+        // How gradients travel between trainers and are summed there.
+        module("Exchange", ["Basics", "Protocol", "ClusterCore", "Transport", "Training", log]),
         module(
             "TrainerWorker",
             [
                 "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
-                "Images", "Datasets", "Tensors", "Networks", "MetricLearning", "Training", log,
+                "Images", "Datasets", "Tensors", "Networks", "MetricLearning", "Training",
+                "Exchange",
+                log,
             ]),
         module(
             "EvalWorker",
@@ -106,7 +110,7 @@ let package = Package(
             dependencies: [
                 "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
                 "Images", "Datasets", "Tensors", "Networks", "MetricLearning", "Training",
-                "Scoring", "EvalWorker", "FaultRig", arguments,
+                "Scoring", "Exchange", "EvalWorker", "FaultRig", arguments,
             ],
             path: "Benchmarks/lineup-bench",
             swiftSettings: shared
@@ -127,6 +131,7 @@ let package = Package(
         // The shim over LibTorch is compiled by scripts/build-shim.sh and opened at run time;
         // the package sees its header alone.
         .systemLibrary(name: "CTorch"),
+        .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CZeroMQ", providers: [.apt(["libzmq3-dev"])]),
         .systemLibrary(name: "COpenBLAS", providers: [.apt(["libopenblas-dev"])]),
         .systemLibrary(name: "CTurboJPEG", providers: [.apt(["libturbojpeg0-dev"])]),
@@ -148,6 +153,9 @@ let package = Package(
         tests("NetworksTests", ["Networks", "Tensors", "Basics"]),
         tests("MetricLearningTests", ["MetricLearning", "Tensors", "Basics"]),
         tests("TrainingTests", ["Training", "Networks", "MetricLearning", "Tensors", "Basics"]),
+        tests(
+            "ExchangeTests",
+            ["Exchange", "Transport", "Training", "ClusterCore", "Protocol", "Basics"]),
         tests("ScoringTests", ["Scoring", "Basics"], fixtures: true),
         tests(
             "EvalWorkerTests",

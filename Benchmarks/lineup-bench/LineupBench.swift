@@ -12,7 +12,10 @@ struct LineupBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "lineup-bench",
         abstract: "Measure what the cluster costs, how it scales, and PyTorch beside it.",
-        subcommands: [MeasureCommand.self, BareCommand.self, LedgerWriterCommand.self],
+        subcommands: [
+            MeasureCommand.self, BareCommand.self, ExchangeMemberCommand.self,
+            LedgerWriterCommand.self,
+        ],
         defaultSubcommand: MeasureCommand.self
     )
 }
@@ -171,7 +174,7 @@ struct Part: Sendable {
     /// In the order in which they run.
     static let all: [Part] = [
         .machineryResNet, .machineryBasic, .machinerySmall, .scalingBasic, .scalingResNet,
-        .step, .stepLarge, .stepBF16, .evaluation,
+        .step, .stepLarge, .stepBF16, .evaluation, .exchange,
         .faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything,
         .faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators,
         .securityControl, .securityStrangers, .securityJoins,

@@ -571,6 +571,11 @@ public struct TrainerStateMachine: Codable, Sendable {
     /// Whether two members fold a block of the step in hand.
     public func isAudited(block: Int) -> Bool { work?.exchange.auditor(of: block) != nil }
 
+    /// Whether a peer only listens to the step in hand.
+    public func isListener(_ name: String) -> Bool {
+        work?.plan.listeners.contains { $0.worker == name } ?? false
+    }
+
     /// Whether a block is still to be folded a second time here.
     public func awaitsAudit(ofBlock block: Int) -> Bool {
         work?.exchange.awaitsAudit(of: block) ?? false

@@ -1,9 +1,9 @@
 internal import Basics
 internal import ClusterCore
+internal import Exchange
 internal import Foundation
 internal import Logging
 internal import Protocol
-internal import Tensors
 internal import Training
 internal import Transport
 
@@ -11,9 +11,9 @@ extension TrainerShell {
     func openExchange(step: Int, history: UInt64, peers: [WireMember]) throws {
         buffers = StepBuffers(
             step: step, history: history, layout: layout!, slotCount: machine.slotCount,
-            effect: takeContribution())
+            pool: spare!)
         exchangeBegan = nil
-        try connect(peers)
+        try carrier.connect(peers)
         takeParked(of: step)
     }
 
@@ -22,31 +22,13 @@ extension TrainerShell {
         for item in parked.take(step: step) { take(item.header, item.payload, from: item.peer) }
     }
 
-    /// One DEALER to each peer's data socket.
-    func connect(_ members: [WireMember]) throws {
-        let wanted = members.filter { $0.worker != worker }
-        for (name, peer) in peers
-        where !wanted.contains(where: { $0.worker == name && $0.dataAddress == peer.address }) {
-            peers[name] = nil
-        }
-        for member in wanted where peers[member.worker] == nil {
-            let socket = try Socket(
-                context, .dealer, identity: worker, frameBytesMax: WireCodec.headerBytesMax)
-            do throws(TransportError) {
-                try socket.connect(member.dataAddress)
-            } catch {
-                // That peer alone is unreachable; the coordinator sees that it gets nothing.
-                logger.warning("a trainer names no usable address", metadata: ["why": "\(error)"])
-                continue
-            }
-            peers[member.worker] = (member.dataAddress, socket)
-        }
-    }
-
     func perform(_ action: ExchangeStateMachine.Action) throws {
+        let stamp = BlockCarrier.Stamp(run: link.run, fold: machine.fold)
         switch action {
         case .sendPartial(let run, let blocks, let peer):
-            for block in blocks { try sendPartial(run, block: block, to: peer) }
+            for block in blocks {
+                try carrier.sendPartial(run, block: block, of: buffers!, stamp, to: peer)
+            }
         case .keepPartial, .combine:
             // Sums are made once, when a block is finished or sent, straight from the parts.
             break
@@ -58,62 +40,19 @@ extension TrainerShell {
                 perform(tell(.blockAudited(block, digest: digest)))
             }
         case .broadcast(let blocks, let names):
-            for block in blocks { sendResult(block, to: names) }
-        case .wantPartials(let blocks, let peer): sendWant(.wantPartials, blocks, to: peer)
-        case .wantResults(let blocks, let peer): sendWant(.wantResults, blocks, to: peer)
+            for block in blocks {
+                for name in names {
+                    // Whoever only listens comes to this step later than its members leave it.
+                    carrier.sendResult(
+                        block, of: buffers!, stamp, to: name, keeps: machine.isListener(name))
+                }
+            }
+        case .wantPartials(let blocks, let peer):
+            carrier.sendWant(.wantPartials, blocks, of: buffers!, stamp, to: peer)
+        case .wantResults(let blocks, let peer):
+            carrier.sendWant(.wantResults, blocks, of: buffers!, stamp, to: peer)
         case .complete: break
         }
-    }
-
-    private func header(
-        _ kind: WireDataHeader.Kind, block: Int, digest: UInt64
-    ) -> WireDataHeader {
-        var header = WireDataHeader()
-        header.kind = kind
-        header.run = link.run
-        header.history = buffers!.history
-        header.step = UInt64(buffers!.step)
-        header.fold = UInt32(machine.fold)
-        header.block = UInt32(block)
-        header.digest = digest
-        return header
-    }
-
-    private func sendPartial(_ run: SlotRun, block: Int, to peer: String) throws {
-        guard let (_, socket) = peers[peer] else { return }
-        let count = layout!.range(block).count
-        try socket.send(payloadBytes: count * 4) { bytes in
-            let sum = bytes.bindMemory(to: Float.self)
-            try buffers!.sum(run, block: block, into: sum.baseAddress!)
-            var header = header(
-                .partial, block: block, digest: XXH64.digest(UnsafeRawBufferPointer(bytes)))
-            header.low = UInt32(run.low)
-            header.high = UInt32(run.high)
-            return WireCodec.encode(header)
-        }
-    }
-
-    private func sendResult(_ block: Int, to names: [String]) {
-        let bytes = buffers!.bytes(ofBlock: block)
-        let header = WireCodec.encode(
-            header(.result, block: block, digest: buffers!.digests[block]))
-        for name in names {
-            guard let (_, socket) = peers[name] else { continue }
-            socket.send(payloadBytes: bytes.count) {
-                $0.copyMemory(from: bytes)
-                return header
-            }
-        }
-    }
-
-    private func sendWant(_ kind: WireDataHeader.Kind, _ blocks: [Int], to peer: String) {
-        guard let (_, socket) = peers[peer] else { return }
-        var payload = Data()
-        for block in blocks {
-            withUnsafeBytes(of: UInt32(block).littleEndian) { payload.append(contentsOf: $0) }
-        }
-        let digest = payload.withUnsafeBytes { XXH64.digest($0) }
-        socket.send([WireCodec.encode(header(kind, block: 0, digest: digest)), payload])
     }
 
     // MARK: In
@@ -144,69 +83,67 @@ extension TrainerShell {
         context.keys == nil || admitted.admits(frame, from: peer)
     }
 
-    func take(_ header: WireDataHeader, _ payload: Frame, from peer: String) {
+    func take(_ header: WireDataHeader, _ frame: Frame, from peer: String) {
         guard let layout else { return }
         let place = machine.place(
             step: Int(clamping: header.step), history: header.history, fold: Int(header.fold),
             from: peer)
         let isBlock = header.kind == .partial || header.kind == .result
+        let block = Int(header.block)
         switch place {
         case .nowhere: return
         case .later:
-            guard isBlock, Int(header.block) < layout.blockCount,
-                payload.count == layout.range(Int(header.block)).count * 4
+            guard isBlock, block < layout.blockCount,
+                frame.count == (header.memoryNonce == 0 ? layout.byteCount(block) : 0)
             else { return }
-            parked.park(.init(header: header, payload: payload, peer: peer))
+            parked.park(.init(header: header, payload: frame, peer: peer))
             return
         case .here: break
         }
-        guard isBlock else { return answerWant(header, payload, from: peer) }
-        let block = Int(header.block)
-        guard block < layout.blockCount, payload.count == layout.range(block).count * 4 else {
+        guard isBlock else { return answerWant(header, frame, from: peer) }
+        guard block < layout.blockCount,
+            let payload = carrier.payload(
+                header, frame, from: peer, byteCount: layout.byteCount(block))
+        else {
             logger.warning("a block of a wrong size was ignored")
             return
         }
-        var run = SlotRun(0, 1)
         if header.kind == .partial {
             guard header.low < header.high, Int(header.high) <= machine.slotCount else { return }
-            run = SlotRun(Int(header.low), Int(header.high))
+            let run = SlotRun(Int(header.low), Int(header.high))
             guard machine.wantsPartial(block, run: run) else { return }
-        } else {
-            guard machine.wantsResult(block) else { return }
-        }
-        guard payload.withUnsafeBytes({ XXH64.digest($0) == header.digest }) else {
-            // It is missing now, and asked for again like everything that is.
-            logger.warning(
-                "a block arrived damaged",
-                metadata: ["worker.id": "\(peer)", "step": "\(header.step)", "block": "\(block)"])
-            return
-        }
-        if header.kind == .partial {
-            buffers!.keepPartial(block, run: run, payload)
+            guard buffers!.keepPartial(block, run: run, payload, digest: header.digest) else {
+                return noteDamage(header, from: peer)
+            }
             perform(tell(.partialReceived(block, run: run)))
         } else {
-            payload.withUnsafeBytes {
+            guard machine.wantsResult(block) else { return }
+            guard
                 buffers!.keepResult(
-                    block, $0, digest: header.digest,
+                    block, payload, digest: header.digest,
                     keepingParts: machine.awaitsAudit(ofBlock: block))
-            }
+            else { return noteDamage(header, from: peer) }
             perform(tell(.resultReceived(block, digest: header.digest)))
         }
     }
 
-    private func answerWant(_ header: WireDataHeader, _ payload: Frame, from peer: String) {
-        guard payload.count.isMultiple(of: 4), payload.count / 4 <= layout!.blockCount,
-            payload.withUnsafeBytes({ XXH64.digest($0) == header.digest })
+    /// The block is missing now, and asked for again like everything that is.
+    private func noteDamage(_ header: WireDataHeader, from peer: String) {
+        logger.warning(
+            "a block arrived damaged",
+            metadata: [
+                "worker.id": "\(peer)", "step": "\(header.step)", "block": "\(header.block)",
+            ])
+    }
+
+    private func answerWant(_ header: WireDataHeader, _ frame: Frame, from peer: String) {
+        guard
+            let blocks = BlockCarrier.blocks(
+                wantedBy: header, frame, blockCount: layout!.blockCount)
         else { return }
-        let blocks = payload.withUnsafeBytes { bytes in
-            (0..<bytes.count / 4).map {
-                Int(
-                    UInt32(
-                        littleEndian: bytes.loadUnaligned(
-                            fromByteOffset: 4 * $0, as: UInt32.self)))
-            }
+        carrier.copying {
+            perform(
+                tell(.wanted(blocks, partials: header.kind == .wantPartials, by: peer)))
         }
-        perform(
-            tell(.wanted(blocks, partials: header.kind == .wantPartials, by: peer)))
     }
 }

@@ -1,6 +1,7 @@
 internal import Basics
 internal import ClusterCore
 internal import Datasets
+internal import Exchange
 internal import Foundation
 internal import Logging
 internal import Images
@@ -72,6 +73,7 @@ extension TrainerShell {
         snapshots?.stop()
         self.prepared = prepared
         layout = EffectLayout(prepared.flat)
+        spare = BufferPool(layout!)
         snapshots = SnapshotSender(
             context: context, coordinator: welcome.dataAddress, worker: worker, run: link.run,
             metadata: { step, history in

@@ -1,6 +1,7 @@
 internal import Basics
 internal import ClusterCore
 internal import Datasets
+internal import Exchange
 internal import Flight
 internal import Foundation
 internal import Images
@@ -124,8 +125,9 @@ public final class TrainerShell {
     var layout: EffectLayout?
     var state: TrainingState?
     var buffers: StepBuffers?
-    var peers: [String: (address: String, socket: Socket)] = [:]
-    var parked = ParkedData()
+    var spare: BufferPool?
+    let carrier: BlockCarrier
+    var parked = ParkedBlocks()
     var incoming: IncomingState?
     var snapshots: SnapshotSender?
     var applySeconds = 0.0
@@ -134,7 +136,6 @@ public final class TrainerShell {
     var end: Result<WorkerEnd, any Error>?
     private var lostAt: ContinuousClock.Instant
     private var drainedAt: ContinuousClock.Instant?
-    private var spareContributions: [SlotContribution] = []
 
     /// How long a trainer that was asked to leave waits to be let go at a step boundary.
     static let drainPatience = Duration.seconds(30)
@@ -153,8 +154,10 @@ public final class TrainerShell {
             host: options.host)
         worker = link.worker
         data = try Socket(context, .router, frameBytesMax: WireCodec.payloadBytesMax)
-        dataAddress = try data.bindForData(
-            options.bind, host: options.host, advertised: options.advertised)
+        carrier = BlockCarrier(context, me: worker)
+        dataAddress = carrier.addresses(
+            try data.bindForData(
+                options.bind, host: options.host, advertised: options.advertised))
         pool = WorkPool(threads: options.slotThreads)
         machine = TrainerStateMachine(worker: worker)
         flight = FlightRecorder(
@@ -322,10 +325,10 @@ public final class TrainerShell {
         // Copies of a state that the run has left are of no use.
         snapshots?.releaseAll()
         state = nil
-        if let buffers { recycle(buffers) }
+        if let buffers { spare!.recycle(buffers) }
         buffers = nil
         incoming = nil
-        parked = ParkedData()
+        parked = ParkedBlocks()
     }
 
     // MARK: Actions
@@ -353,7 +356,7 @@ public final class TrainerShell {
             for slot in slots { tickets.cancel(.init(step: step, slot: slot)) }
         case .openExchange(let step, let history, let peers):
             try openExchange(step: step, history: history, peers: peers)
-        case .peersChanged(let peers): try connect(peers)
+        case .peersChanged(let peers): try carrier.connect(peers)
         case .refold: buffers!.forgetSums()
         case .takeParked(let step): takeParked(of: step)
         case .exchange(let exchange): try perform(exchange)
@@ -420,7 +423,7 @@ public final class TrainerShell {
         let tickets = tickets
         prefetch([samples], slots: slots)
         for slot in slots {
-            let contribution = takeContribution()
+            let contribution = spare!.take()
             let labels = samples.slots[slot].labels.map { Int($0) }
             let attempt = machine.attempt(ofSlot: slot)
             let isAudited = machine.isAudited(slot: slot, step: step)
@@ -478,18 +481,6 @@ public final class TrainerShell {
         return ComputedSlot(done: done, contribution: contribution)
     }
 
-    func takeContribution() -> SlotContribution {
-        if let spare = spareContributions.popLast() { return spare }
-        return SlotContribution(
-            gradient: FloatBuffer(count: layout!.gradientCount),
-            statistics: FloatBuffer(count: layout!.statisticsCount))
-    }
-
-    private func recycle(_ buffers: StepBuffers) {
-        spareContributions += buffers.slots.values
-        spareContributions.append(buffers.effect)
-    }
-
     // MARK: Effect and apply
 
     private func digestEffect(
@@ -534,7 +525,7 @@ public final class TrainerShell {
         snapshots?.waitUntilCopied()
         try Training.apply(
             effect(step: step, scalars), to: state!, threads: options.slotThreads)
-        recycle(buffers!)
+        spare!.recycle(buffers!)
         buffers = nil
         tickets.cancelAll()
         applySeconds = (clock.now - start).seconds

@@ -13,6 +13,8 @@ public final class FloatBuffer: @unchecked Sendable {
     public let base: UnsafeMutablePointer<Float>
 
     private let byteCount: Int
+    /// Whose memory it is; nil for memory of its own.
+    private let owner: AnyObject?
 
     /// Reserves zeros; memory is taken when it is first touched.
     ///
@@ -28,9 +30,18 @@ public final class FloatBuffer: @unchecked Sendable {
         // Large pages where the system has them: a gradient of 100 MB is 25,000 small ones.
         if byteCount >= 4 << 20 { madvise(raw, byteCount, Int32(MADV_HUGEPAGE)) }
         base = raw.bindMemory(to: Float.self, capacity: count)
+        owner = nil
     }
 
-    deinit { munmap(base, byteCount) }
+    /// Lies in memory of another object, which it keeps alive.
+    public init(in memory: UnsafeMutableRawPointer, count: Int, of owner: AnyObject) {
+        self.count = count
+        base = memory.bindMemory(to: Float.self, capacity: count)
+        byteCount = 0
+        self.owner = owner
+    }
+
+    deinit { if owner == nil { munmap(base, byteCount) } }
 
     /// The elements.
     public var floats: UnsafeMutableBufferPointer<Float> {

@@ -1,4 +1,5 @@
-import Foundation
+internal import Basics
+internal import Foundation
 
 #if canImport(Glibc)
     import Glibc
@@ -80,6 +81,30 @@ public enum Address {
     }
 
     static let localPrefix = "ipc://@"
+
+    /// Adds the memory by which processes of this machine find out that they can read a process's.
+    public static func adding(_ memory: SharedMemory.Name, to addresses: String) -> String {
+        "\(addresses) \(memoryPrefix)\(memory.process)/\(memory.descriptor)/\(memory.nonce.hex)"
+    }
+
+    /// The memory of whoever listens at an address, nil where none is said or it is on another
+    /// machine.
+    ///
+    /// Memory counts as near where ``choose(_:)`` takes a Unix socket: what separates networks keeps
+    /// memory apart as well.
+    public static func memory(in addresses: String) -> SharedMemory.Name? {
+        let parts = addresses.split(separator: " ")
+        guard let text = parts.first(where: { $0.hasPrefix(memoryPrefix) }),
+            choose(addresses).hasPrefix(localPrefix)
+        else { return nil }
+        let numbers = text.dropFirst(memoryPrefix.count).split(separator: "/")
+        guard numbers.count == 3, let process = Int32(numbers[0]),
+            let descriptor = Int32(numbers[1]), let nonce = UInt64(hex: String(numbers[2]))
+        else { return nil }
+        return SharedMemory.Name(process: process, descriptor: descriptor, nonce: nonce)
+    }
+
+    private static let memoryPrefix = "memory="
 
     /// Adds the key that whoever listens at an address holds.
     public static func adding(_ key: PublicKey?, to addresses: String) -> String {

@@ -247,6 +247,35 @@ public final class Socket {
         return isTaken
     }
 
+    /// Sends a header and a payload from where it lies.
+    ///
+    /// - Parameter owner: is kept until ZeroMQ needs the payload no more; what changes in it until
+    ///   then is sent as it is by then.
+    @discardableResult
+    public func send(
+        _ header: Data, payload: UnsafeRawBufferPointer, of owner: AnyObject
+    ) -> Bool {
+        var message = zmq_msg_t()
+        let kept = Unmanaged.passRetained(owner)
+        guard
+            zmq_msg_init_data(
+                &message, UnsafeMutableRawPointer(mutating: payload.baseAddress!), payload.count,
+                { _, owner in Unmanaged<AnyObject>.fromOpaque(owner!).release() },
+                kept.toOpaque()) == 0
+        else {
+            kept.release()
+            return false
+        }
+        let sent = header.withUnsafeBytes {
+            zmq_send(handle, $0.baseAddress, $0.count, ZMQ_DONTWAIT | ZMQ_SNDMORE)
+        }
+        guard sent >= 0, zmq_msg_send(&message, handle, ZMQ_DONTWAIT) >= 0 else {
+            zmq_msg_close(&message)
+            return false
+        }
+        return true
+    }
+
     /// The next message if one is there, as its frames; a ROUTER's begins with the sender's name.
     public func receive() -> [Frame]? { Self.receive(from: handle) }
 

@@ -1486,41 +1486,98 @@ public nonisolated struct WireScoreStatus: Sendable {
 }
 
 /// Header of a data message; the payload frame follows.
-public nonisolated struct WireDataHeader: Sendable {
+public nonisolated struct WireDataHeader: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var kind: WireDataHeader.Kind = .unspecified
+  public var kind: WireDataHeader.Kind {
+    get {_storage._kind}
+    set {_uniqueStorage()._kind = newValue}
+  }
 
-  public var run: UInt64 = 0
+  public var run: UInt64 {
+    get {_storage._run}
+    set {_uniqueStorage()._run = newValue}
+  }
 
-  public var history: UInt64 = 0
+  public var history: UInt64 {
+    get {_storage._history}
+    set {_uniqueStorage()._history = newValue}
+  }
 
-  public var step: UInt64 = 0
+  public var step: UInt64 {
+    get {_storage._step}
+    set {_uniqueStorage()._step = newValue}
+  }
 
-  public var block: UInt32 = 0
+  public var block: UInt32 {
+    get {_storage._block}
+    set {_uniqueStorage()._block = newValue}
+  }
 
-  public var low: UInt32 = 0
+  public var low: UInt32 {
+    get {_storage._low}
+    set {_uniqueStorage()._low = newValue}
+  }
 
-  public var high: UInt32 = 0
+  public var high: UInt32 {
+    get {_storage._high}
+    set {_uniqueStorage()._high = newValue}
+  }
 
-  public var fold: UInt32 = 0
+  public var fold: UInt32 {
+    get {_storage._fold}
+    set {_uniqueStorage()._fold = newValue}
+  }
 
   /// XXH64 of the payload
-  public var digest: UInt64 = 0
+  public var digest: UInt64 {
+    get {_storage._digest}
+    set {_uniqueStorage()._digest = newValue}
+  }
 
-  public var offset: UInt64 = 0
+  public var offset: UInt64 {
+    get {_storage._offset}
+    set {_uniqueStorage()._offset = newValue}
+  }
 
-  public var total: UInt64 = 0
+  public var total: UInt64 {
+    get {_storage._total}
+    set {_uniqueStorage()._total = newValue}
+  }
 
-  public var length: UInt64 = 0
+  public var length: UInt64 {
+    get {_storage._length}
+    set {_uniqueStorage()._length = newValue}
+  }
 
-  public var file: String = String()
+  public var file: String {
+    get {_storage._file}
+    set {_uniqueStorage()._file = newValue}
+  }
 
-  public var worker: String = String()
+  public var worker: String {
+    get {_storage._worker}
+    set {_uniqueStorage()._worker = newValue}
+  }
 
-  public var recovery: Bool = false
+  public var recovery: Bool {
+    get {_storage._recovery}
+    set {_uniqueStorage()._recovery = newValue}
+  }
+
+  /// Where the payload frame is empty and the payload lies in memory of the sender, from `offset` on.
+  public var memoryDescriptor: UInt32 {
+    get {_storage._memoryDescriptor}
+    set {_uniqueStorage()._memoryDescriptor = newValue}
+  }
+
+  /// 0: it is in the frame
+  public var memoryNonce: UInt64 {
+    get {_storage._memoryNonce}
+    set {_uniqueStorage()._memoryNonce = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1621,6 +1678,8 @@ public nonisolated struct WireDataHeader: Sendable {
   }
 
   public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
@@ -4229,99 +4288,177 @@ nonisolated extension WireScoreStatus: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireDataHeader: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".DataHeader"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}kind\0\u{1}run\0\u{1}history\0\u{1}step\0\u{1}block\0\u{1}low\0\u{1}high\0\u{1}fold\0\u{1}digest\0\u{1}offset\0\u{1}total\0\u{1}length\0\u{1}file\0\u{1}worker\0\u{1}recovery\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}kind\0\u{1}run\0\u{1}history\0\u{1}step\0\u{1}block\0\u{1}low\0\u{1}high\0\u{1}fold\0\u{1}digest\0\u{1}offset\0\u{1}total\0\u{1}length\0\u{1}file\0\u{1}worker\0\u{1}recovery\0\u{3}memory_descriptor\0\u{3}memory_nonce\0")
+
+  fileprivate class _StorageClass {
+    var _kind: WireDataHeader.Kind = .unspecified
+    var _run: UInt64 = 0
+    var _history: UInt64 = 0
+    var _step: UInt64 = 0
+    var _block: UInt32 = 0
+    var _low: UInt32 = 0
+    var _high: UInt32 = 0
+    var _fold: UInt32 = 0
+    var _digest: UInt64 = 0
+    var _offset: UInt64 = 0
+    var _total: UInt64 = 0
+    var _length: UInt64 = 0
+    var _file: String = String()
+    var _worker: String = String()
+    var _recovery: Bool = false
+    var _memoryDescriptor: UInt32 = 0
+    var _memoryNonce: UInt64 = 0
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _kind = source._kind
+      _run = source._run
+      _history = source._history
+      _step = source._step
+      _block = source._block
+      _low = source._low
+      _high = source._high
+      _fold = source._fold
+      _digest = source._digest
+      _offset = source._offset
+      _total = source._total
+      _length = source._length
+      _file = source._file
+      _worker = source._worker
+      _recovery = source._recovery
+      _memoryDescriptor = source._memoryDescriptor
+      _memoryNonce = source._memoryNonce
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularEnumField(value: &self.kind) }()
-      case 2: try { try decoder.decodeSingularFixed64Field(value: &self.run) }()
-      case 3: try { try decoder.decodeSingularFixed64Field(value: &self.history) }()
-      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
-      case 5: try { try decoder.decodeSingularUInt32Field(value: &self.block) }()
-      case 6: try { try decoder.decodeSingularUInt32Field(value: &self.low) }()
-      case 7: try { try decoder.decodeSingularUInt32Field(value: &self.high) }()
-      case 8: try { try decoder.decodeSingularUInt32Field(value: &self.fold) }()
-      case 9: try { try decoder.decodeSingularFixed64Field(value: &self.digest) }()
-      case 10: try { try decoder.decodeSingularUInt64Field(value: &self.offset) }()
-      case 11: try { try decoder.decodeSingularUInt64Field(value: &self.total) }()
-      case 12: try { try decoder.decodeSingularUInt64Field(value: &self.length) }()
-      case 13: try { try decoder.decodeSingularStringField(value: &self.file) }()
-      case 14: try { try decoder.decodeSingularStringField(value: &self.worker) }()
-      case 15: try { try decoder.decodeSingularBoolField(value: &self.recovery) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularEnumField(value: &_storage._kind) }()
+        case 2: try { try decoder.decodeSingularFixed64Field(value: &_storage._run) }()
+        case 3: try { try decoder.decodeSingularFixed64Field(value: &_storage._history) }()
+        case 4: try { try decoder.decodeSingularUInt64Field(value: &_storage._step) }()
+        case 5: try { try decoder.decodeSingularUInt32Field(value: &_storage._block) }()
+        case 6: try { try decoder.decodeSingularUInt32Field(value: &_storage._low) }()
+        case 7: try { try decoder.decodeSingularUInt32Field(value: &_storage._high) }()
+        case 8: try { try decoder.decodeSingularUInt32Field(value: &_storage._fold) }()
+        case 9: try { try decoder.decodeSingularFixed64Field(value: &_storage._digest) }()
+        case 10: try { try decoder.decodeSingularUInt64Field(value: &_storage._offset) }()
+        case 11: try { try decoder.decodeSingularUInt64Field(value: &_storage._total) }()
+        case 12: try { try decoder.decodeSingularUInt64Field(value: &_storage._length) }()
+        case 13: try { try decoder.decodeSingularStringField(value: &_storage._file) }()
+        case 14: try { try decoder.decodeSingularStringField(value: &_storage._worker) }()
+        case 15: try { try decoder.decodeSingularBoolField(value: &_storage._recovery) }()
+        case 16: try { try decoder.decodeSingularUInt32Field(value: &_storage._memoryDescriptor) }()
+        case 17: try { try decoder.decodeSingularFixed64Field(value: &_storage._memoryNonce) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.kind != .unspecified {
-      try visitor.visitSingularEnumField(value: self.kind, fieldNumber: 1)
-    }
-    if self.run != 0 {
-      try visitor.visitSingularFixed64Field(value: self.run, fieldNumber: 2)
-    }
-    if self.history != 0 {
-      try visitor.visitSingularFixed64Field(value: self.history, fieldNumber: 3)
-    }
-    if self.step != 0 {
-      try visitor.visitSingularUInt64Field(value: self.step, fieldNumber: 4)
-    }
-    if self.block != 0 {
-      try visitor.visitSingularUInt32Field(value: self.block, fieldNumber: 5)
-    }
-    if self.low != 0 {
-      try visitor.visitSingularUInt32Field(value: self.low, fieldNumber: 6)
-    }
-    if self.high != 0 {
-      try visitor.visitSingularUInt32Field(value: self.high, fieldNumber: 7)
-    }
-    if self.fold != 0 {
-      try visitor.visitSingularUInt32Field(value: self.fold, fieldNumber: 8)
-    }
-    if self.digest != 0 {
-      try visitor.visitSingularFixed64Field(value: self.digest, fieldNumber: 9)
-    }
-    if self.offset != 0 {
-      try visitor.visitSingularUInt64Field(value: self.offset, fieldNumber: 10)
-    }
-    if self.total != 0 {
-      try visitor.visitSingularUInt64Field(value: self.total, fieldNumber: 11)
-    }
-    if self.length != 0 {
-      try visitor.visitSingularUInt64Field(value: self.length, fieldNumber: 12)
-    }
-    if !self.file.isEmpty {
-      try visitor.visitSingularStringField(value: self.file, fieldNumber: 13)
-    }
-    if !self.worker.isEmpty {
-      try visitor.visitSingularStringField(value: self.worker, fieldNumber: 14)
-    }
-    if self.recovery != false {
-      try visitor.visitSingularBoolField(value: self.recovery, fieldNumber: 15)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      if _storage._kind != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._kind, fieldNumber: 1)
+      }
+      if _storage._run != 0 {
+        try visitor.visitSingularFixed64Field(value: _storage._run, fieldNumber: 2)
+      }
+      if _storage._history != 0 {
+        try visitor.visitSingularFixed64Field(value: _storage._history, fieldNumber: 3)
+      }
+      if _storage._step != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._step, fieldNumber: 4)
+      }
+      if _storage._block != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._block, fieldNumber: 5)
+      }
+      if _storage._low != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._low, fieldNumber: 6)
+      }
+      if _storage._high != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._high, fieldNumber: 7)
+      }
+      if _storage._fold != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._fold, fieldNumber: 8)
+      }
+      if _storage._digest != 0 {
+        try visitor.visitSingularFixed64Field(value: _storage._digest, fieldNumber: 9)
+      }
+      if _storage._offset != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._offset, fieldNumber: 10)
+      }
+      if _storage._total != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._total, fieldNumber: 11)
+      }
+      if _storage._length != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._length, fieldNumber: 12)
+      }
+      if !_storage._file.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._file, fieldNumber: 13)
+      }
+      if !_storage._worker.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._worker, fieldNumber: 14)
+      }
+      if _storage._recovery != false {
+        try visitor.visitSingularBoolField(value: _storage._recovery, fieldNumber: 15)
+      }
+      if _storage._memoryDescriptor != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._memoryDescriptor, fieldNumber: 16)
+      }
+      if _storage._memoryNonce != 0 {
+        try visitor.visitSingularFixed64Field(value: _storage._memoryNonce, fieldNumber: 17)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireDataHeader, rhs: WireDataHeader) -> Bool {
-    if lhs.kind != rhs.kind {return false}
-    if lhs.run != rhs.run {return false}
-    if lhs.history != rhs.history {return false}
-    if lhs.step != rhs.step {return false}
-    if lhs.block != rhs.block {return false}
-    if lhs.low != rhs.low {return false}
-    if lhs.high != rhs.high {return false}
-    if lhs.fold != rhs.fold {return false}
-    if lhs.digest != rhs.digest {return false}
-    if lhs.offset != rhs.offset {return false}
-    if lhs.total != rhs.total {return false}
-    if lhs.length != rhs.length {return false}
-    if lhs.file != rhs.file {return false}
-    if lhs.worker != rhs.worker {return false}
-    if lhs.recovery != rhs.recovery {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._kind != rhs_storage._kind {return false}
+        if _storage._run != rhs_storage._run {return false}
+        if _storage._history != rhs_storage._history {return false}
+        if _storage._step != rhs_storage._step {return false}
+        if _storage._block != rhs_storage._block {return false}
+        if _storage._low != rhs_storage._low {return false}
+        if _storage._high != rhs_storage._high {return false}
+        if _storage._fold != rhs_storage._fold {return false}
+        if _storage._digest != rhs_storage._digest {return false}
+        if _storage._offset != rhs_storage._offset {return false}
+        if _storage._total != rhs_storage._total {return false}
+        if _storage._length != rhs_storage._length {return false}
+        if _storage._file != rhs_storage._file {return false}
+        if _storage._worker != rhs_storage._worker {return false}
+        if _storage._recovery != rhs_storage._recovery {return false}
+        if _storage._memoryDescriptor != rhs_storage._memoryDescriptor {return false}
+        if _storage._memoryNonce != rhs_storage._memoryNonce {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

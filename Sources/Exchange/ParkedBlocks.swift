@@ -1,25 +1,40 @@
-internal import Protocol
-internal import Transport
+public import Protocol
+public import Transport
 
 /// Blocks of steps, or of folds, that this trainer has not begun: a peer may be ahead, and a joiner
 /// collects effects while its state is on the way.
-struct ParkedData {
+public struct ParkedBlocks {
     /// Most bytes kept, headers included; what comes beyond is dropped and asked for later.
     static let bytesMax = 4 << 30
 
     /// What an item takes beside its payload, about.
     private static let headerBytes = 512
 
-    struct Item {
-        let header: WireDataHeader
-        let payload: Frame
-        let peer: String
+    /// A message as it came.
+    public struct Item {
+        /// Its header.
+        public let header: WireDataHeader
+        /// Its payload; empty where that lies in the sender's memory.
+        public let payload: Frame
+        /// Who sent it.
+        public let peer: String
+
+        /// Names all three.
+        public init(header: WireDataHeader, payload: Frame, peer: String) {
+            self.header = header
+            self.payload = payload
+            self.peer = peer
+        }
     }
 
     private var items: [UInt64: [Item]] = [:]
     private var byteCount = 0
 
-    mutating func park(_ item: Item) {
+    /// Holds nothing yet.
+    public init() {}
+
+    /// Keeps a message while there is room.
+    public mutating func park(_ item: Item) {
         let count = item.payload.count + Self.headerBytes
         guard byteCount + count <= Self.bytesMax else { return }
         byteCount += count
@@ -27,7 +42,7 @@ struct ParkedData {
     }
 
     /// What was kept for a step; what was kept for earlier ones is dropped.
-    mutating func take(step: Int) -> [Item] {
+    public mutating func take(step: Int) -> [Item] {
         for old in items.keys where old < UInt64(step) { drop(old) }
         let found = items[UInt64(step)] ?? []
         drop(UInt64(step))

@@ -1,0 +1,86 @@
+internal import Basics
+public import Training
+internal import Transport
+
+/// Cuts gradient and BN statistics into the blocks that are exchanged.
+///
+/// Blocks of the gradient come first, in flat order; those of the statistics follow.
+public struct EffectLayout: Sendable {
+    /// Elements of the gradient.
+    public let gradientCount: Int
+    /// Elements of all running means and variances together.
+    public let statisticsCount: Int
+    /// Blocks of the gradient.
+    public let gradientBlocks: Int
+    /// All blocks.
+    public let blockCount: Int
+
+    /// Cuts a network's gradient and statistics.
+    public init(_ layout: FlatLayout) {
+        self.init(gradientCount: layout.elementCount, statisticsCount: layout.statisticsCount)
+    }
+
+    /// Cuts vectors of given sizes.
+    public init(gradientCount: Int, statisticsCount: Int) {
+        self.gradientCount = gradientCount
+        self.statisticsCount = statisticsCount
+        let size = FlatLayout.blockElements
+        gradientBlocks = (gradientCount + size - 1) / size
+        blockCount = gradientBlocks + (statisticsCount + size - 1) / size
+    }
+
+    /// Elements of a block within its buffer.
+    public func range(_ block: Int) -> Range<Int> {
+        let isGradient = block < gradientBlocks
+        let start = (isGradient ? block : block - gradientBlocks) * FlatLayout.blockElements
+        let end = isGradient ? gradientCount : statisticsCount
+        return start..<min(start + FlatLayout.blockElements, end)
+    }
+
+    /// Bytes of a block.
+    public func byteCount(_ block: Int) -> Int { range(block).count * 4 }
+
+    /// Address of a block in a contribution.
+    func pointer(_ block: Int, in contribution: SlotContribution) -> UnsafeMutablePointer<Float> {
+        buffer(block, in: contribution).base + range(block).lowerBound
+    }
+
+    /// Where a block of a contribution lies.
+    func buffer(_ block: Int, in contribution: SlotContribution) -> FloatBuffer {
+        block < gradientBlocks ? contribution.gradient : contribution.statistics
+    }
+}
+
+/// Where a slot's contribution lies: gradient and BN statistics.
+///
+/// In memory that processes of the same user on the same machine can read, where the system gives
+/// such memory.
+public struct SlotContribution: Sendable {
+    /// The gradient, in ``FlatLayout`` order.
+    public let gradient: FloatBuffer
+    /// Means and unbiased variances of each batch norm, in buffer order.
+    public let statistics: FloatBuffer
+    let memory: SharedMemory?
+
+    /// Reserves zeros.
+    public init(_ layout: EffectLayout) {
+        let (gradients, statistics) = (layout.gradientCount, layout.statisticsCount)
+        memory = SharedMemory(byteCount: (gradients + statistics) * 4)
+        guard let memory else {
+            gradient = FloatBuffer(count: gradients)
+            self.statistics = FloatBuffer(count: statistics)
+            return
+        }
+        gradient = FloatBuffer(in: memory.base, count: gradients, of: memory)
+        self.statistics = FloatBuffer(
+            in: memory.base + gradients * 4, count: statistics, of: memory)
+    }
+
+    /// XXH64 of both, for audits; never 0, which says that there is none.
+    public var digest: UInt64 {
+        var hash = XXH64()
+        hash.update(gradient.bytes(0..<gradient.count))
+        hash.update(statistics.bytes(0..<statistics.count))
+        return max(1, hash.finish())
+    }
+}

@@ -1,0 +1,269 @@
+public import Basics
+internal import Foundation
+internal import Synchronization
+internal import Training
+public import Transport
+
+/// The bytes of a block that came from a peer.
+public enum BlockPayload {
+    /// In a message, which nobody writes any more.
+    case frame(Frame)
+    /// In memory of the peer, which will write it again; valid for the moment.
+    case memory(UnsafeRawBufferPointer)
+
+    var bytes: UnsafeRawBufferPointer {
+        switch self {
+        case .frame(let frame): frame.bytes
+        case .memory(let bytes): bytes
+        }
+    }
+}
+
+/// A partial sum that arrived: where ZeroMQ has put it if that address suits, else a copy.
+private struct ReceivedPart {
+    let base: UnsafePointer<Float>
+    private let owner: AnyObject
+
+    init(_ payload: BlockPayload, _ pool: BlockPool) {
+        let bytes = payload.bytes
+        if case .frame(let frame) = payload, let start = bytes.baseAddress,
+            Int(bitPattern: start).isMultiple(of: MemoryLayout<Float>.alignment)
+        {
+            base = start.bindMemory(to: Float.self, capacity: bytes.count / 4)
+            owner = frame
+        } else {
+            let copy = pool.take()
+            UnsafeMutableRawPointer(copy.buffer.base).copyMemory(
+                from: bytes.baseAddress!, byteCount: bytes.count)
+            base = UnsafePointer(copy.buffer.base)
+            owner = copy
+        }
+    }
+}
+
+/// Copies of blocks whose memory is used again: fresh memory costs as much as the copy.
+private final class BlockPool {
+    final class Loan {
+        let buffer: FloatBuffer
+        private let pool: BlockPool
+
+        init(_ buffer: FloatBuffer, _ pool: BlockPool) {
+            self.buffer = buffer
+            self.pool = pool
+        }
+
+        deinit { pool.free.append(buffer) }
+    }
+
+    private var free: [FloatBuffer] = []
+
+    func take() -> Loan {
+        Loan(free.popLast() ?? FloatBuffer(count: FlatLayout.blockElements), self)
+    }
+}
+
+/// Contributions and copies that steps use one after the other.
+public final class BufferPool {
+    private let layout: EffectLayout
+    private var spare: [SlotContribution] = []
+    fileprivate let blocks = BlockPool()
+
+    /// Holds nothing yet.
+    public init(_ layout: EffectLayout) { self.layout = layout }
+
+    /// A contribution to be written; what it holds is of a step that is over.
+    public func take() -> SlotContribution { spare.popLast() ?? SlotContribution(layout) }
+
+    /// Takes back what a step used.
+    public func recycle(_ buffers: StepBuffers) { spare += buffers.contributions }
+}
+
+/// A block that goes to peers, where it lies.
+struct OutgoingBlock {
+    let bytes: UnsafeRawBufferPointer
+    /// Where others may read it; nil where the system has no such memory.
+    let memory: SharedMemory?
+    /// XXH64 of the bytes.
+    let digest: UInt64
+    /// Whose bytes they are.
+    let owner: AnyObject
+
+    init(_ block: Int, of contribution: SlotContribution, _ layout: EffectLayout, digest: UInt64) {
+        bytes = UnsafeRawBufferPointer(
+            start: layout.pointer(block, in: contribution), count: layout.byteCount(block))
+        memory = contribution.memory
+        self.digest = digest
+        owner = layout.buffer(block, in: contribution)
+    }
+}
+
+/// The numbers of one step's exchange: what this trainer computed, received and finished.
+public final class StepBuffers {
+    /// What this trainer sends of a run of slots; written once in a step.
+    private struct Outgoing {
+        let contribution: SlotContribution
+        var digests: [Int: UInt64] = [:]
+    }
+
+    /// The step.
+    public let step: Int
+    /// The history that it goes on.
+    public let history: UInt64
+    let layout: EffectLayout
+    /// Slots in the step.
+    public let slotCount: Int
+    /// Finished blocks.
+    public let effect: SlotContribution
+    private let pool: BufferPool
+    private var slots: [Int: SlotContribution] = [:]
+    private var received: [Int: [SlotRun: ReceivedPart]] = [:]
+    private var outgoing: [SlotRun: Outgoing] = [:]
+    /// XXH64 of each finished block, taken while it is in the cache.
+    public private(set) var digests: [UInt64]
+
+    /// Begins a step with nothing in it.
+    public init(
+        step: Int, history: UInt64, layout: EffectLayout, slotCount: Int, pool: BufferPool
+    ) {
+        self.step = step
+        self.history = history
+        self.layout = layout
+        self.slotCount = slotCount
+        self.pool = pool
+        effect = pool.take()
+        digests = [UInt64](repeating: 0, count: layout.blockCount)
+    }
+
+    fileprivate var contributions: [SlotContribution] {
+        [effect] + slots.values + outgoing.filter { $0.key.count > 1 }.map(\.value.contribution)
+    }
+
+    /// Keeps what was computed here.
+    public func keep(slot: Int, _ contribution: SlotContribution) {
+        slots[slot] = contribution
+        outgoing[SlotRun(slot, slot + 1)] = nil
+    }
+
+    /// Keeps a partial sum.
+    ///
+    /// - Returns: false, with nothing kept, where it is not what was sent.
+    public func keepPartial(
+        _ block: Int, run: SlotRun, _ payload: BlockPayload, digest: UInt64
+    ) -> Bool {
+        // What counts is the copy: memory of a peer may change between two looks.
+        let part = ReceivedPart(payload, pool.blocks)
+        let bytes = UnsafeRawBufferPointer(start: part.base, count: layout.byteCount(block))
+        guard XXH64.digest(bytes) == digest else { return false }
+        received[block, default: [:]][run] = part
+        return true
+    }
+
+    /// Copies a finished block into the effect.
+    ///
+    /// - Returns: false where it is not what was sent; the block is not finished then.
+    public func keepResult(
+        _ block: Int, _ payload: BlockPayload, digest: UInt64, keepingParts: Bool
+    ) -> Bool {
+        let target = bytes(ofBlock: block)
+        UnsafeMutableRawPointer(mutating: target.baseAddress!).copyMemory(
+            from: payload.bytes.baseAddress!, byteCount: target.count)
+        guard XXH64.digest(target) == digest else { return false }
+        digests[block] = digest
+        if !keepingParts { received[block] = nil }
+        return true
+    }
+
+    /// Folds a block beside the effect.
+    ///
+    /// - Returns: XXH64 of what a finished block would be.
+    public func secondFold(_ block: Int) throws -> UInt64 {
+        let count = layout.range(block).count
+        return try withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { floats in
+            try sum(
+                SlotRun(0, slotCount), block: block, into: floats.baseAddress!,
+                scale: Float(1) / Float(slotCount))
+            return XXH64.digest(UnsafeRawBufferPointer(floats))
+        }
+    }
+
+    /// Forgets what was received and folded, not what was computed here.
+    public func forgetSums() {
+        received = [:]
+        outgoing = [:]
+    }
+
+    /// A block of the effect.
+    func bytes(ofBlock block: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(
+            start: layout.pointer(block, in: effect), count: layout.byteCount(block))
+    }
+
+    /// A block of a run's sum: the slot itself, or a sum of several that is made when it is first asked
+    /// for.
+    func outgoing(_ run: SlotRun, block: Int) throws -> OutgoingBlock {
+        let slot = run.count == 1 ? slots[run.low] : nil
+        var entry = outgoing[run] ?? Outgoing(contribution: slot ?? pool.take())
+        if entry.digests[block] == nil {
+            let base = layout.pointer(block, in: entry.contribution)
+            if slot == nil { try sum(run, block: block, into: base) }
+            entry.digests[block] = XXH64.digest(
+                UnsafeRawBufferPointer(start: base, count: layout.byteCount(block)))
+            outgoing[run] = entry
+        }
+        return OutgoingBlock(
+            block, of: entry.contribution, layout, digest: entry.digests[block]!)
+    }
+
+    /// A finished block.
+    func finished(_ block: Int) -> OutgoingBlock {
+        OutgoingBlock(block, of: effect, layout, digest: digests[block])
+    }
+
+    /// Sums a run of a block in tree order from what is held here.
+    func sum(
+        _ run: SlotRun, block: Int, into output: UnsafeMutablePointer<Float>, scale: Float? = nil
+    ) throws {
+        var parts: [SlotRun: UnsafePointer<Float>] = [:]
+        for (slot, contribution) in slots where run.low <= slot && slot < run.high {
+            parts[SlotRun(slot, slot + 1)] = UnsafePointer(
+                layout.pointer(block, in: contribution))
+        }
+        for (other, part) in received[block] ?? [:]
+        where run.low <= other.low && other.high <= run.high {
+            parts[other] = part.base
+        }
+        try Fold.sum(
+            run, parts: parts, into: output, count: layout.range(block).count, scale: scale)
+    }
+
+    /// Puts finished blocks into the effect, the root's sum times 1/G, and digests them.
+    public func finish(_ blocks: [Int], threads: Int) throws {
+        let root = SlotRun(0, slotCount)
+        let scale = Float(1) / Float(slotCount)
+        let shared = Unguarded(self)
+        let found = Mutex<[(block: Int, digest: UInt64)]>([])
+        try Parallel.tryRun(parts: max(1, min(threads, blocks.count))) { part, parts in
+            let buffers = shared.value
+            var own: [(block: Int, digest: UInt64)] = []
+            for place in blocks.count * part / parts..<blocks.count * (part + 1) / parts {
+                let block = blocks[place]
+                try buffers.sum(
+                    root, block: block, into: buffers.layout.pointer(block, in: buffers.effect),
+                    scale: scale)
+                own.append((block, XXH64.digest(buffers.bytes(ofBlock: block))))
+            }
+            found.withLock { $0 += own }
+        }
+        for (block, digest) in found.withLock({ $0 }) {
+            digests[block] = digest
+            received[block] = nil
+        }
+    }
+}
+
+/// Lends an object to threads that read it and write disjoint parts of its buffers.
+private struct Unguarded<Value>: @unchecked Sendable {
+    // @unchecked: the lender waits for the threads, and they write blocks of their own.
+    let value: Value
+    init(_ value: Value) { self.value = value }
+}

@@ -1,0 +1,186 @@
+import Basics
+import Exchange
+import Foundation
+import Protocol
+import Testing
+import Training
+import Transport
+
+/// A trainer's half of an exchange.
+private final class Member {
+    let name: String
+    let context = Context()
+    let data: Socket
+    let carrier: BlockCarrier
+    let pool: BufferPool
+    let address: String
+
+    init(_ name: String, _ layout: EffectLayout, memory: Bool = true) throws {
+        self.name = name
+        data = try Socket(context, .router, frameBytesMax: WireCodec.payloadBytesMax)
+        carrier = BlockCarrier(context, me: name)
+        let bound = try data.bindForData("tcp://127.0.0.1:*", host: "127.0.0.1")
+        address = memory ? carrier.addresses(bound) : bound
+        pool = BufferPool(layout)
+    }
+
+    var member: WireMember {
+        var member = WireMember()
+        member.worker = name
+        member.dataAddress = address
+        return member
+    }
+
+    func receive() throws -> (header: WireDataHeader, frame: Frame, peer: String) {
+        let deadline = ContinuousClock.now + .seconds(5)
+        while ContinuousClock.now < deadline {
+            if let frames = data.receive() {
+                let header = try frames[1].withUnsafeBytes { bytes throws(ProtocolError) in
+                    try WireCodec.decodeHeader(bytes)
+                }
+                return (header, frames[2], frames[0].text ?? "")
+            }
+            Poller.wait([data], timeout: .milliseconds(100))
+        }
+        throw CancellationError()
+    }
+}
+
+@Suite struct BlockCarrierTests {
+    /// Two whole blocks of gradient and a short one, and one of statistics.
+    private let layout = EffectLayout(
+        gradientCount: 2 * FlatLayout.blockElements + 5, statisticsCount: 7)
+    private let stamp = BlockCarrier.Stamp(run: 9, fold: 0)
+
+    private func contribution(_ pool: BufferPool, _ first: Float) -> SlotContribution {
+        let made = pool.take()
+        for place in 0..<layout.gradientCount { made.gradient.base[place] = first + Float(place) }
+        for place in 0..<layout.statisticsCount { made.statistics.base[place] = -first }
+        return made
+    }
+
+    private func pair(memory: Bool) throws -> (Member, StepBuffers, Member, StepBuffers) {
+        let left = try Member("left", layout, memory: memory)
+        let right = try Member("right", layout, memory: memory)
+        try left.carrier.connect([left.member, right.member])
+        try right.carrier.connect([left.member, right.member])
+        let mine = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 3, pool: left.pool)
+        let theirs = StepBuffers(
+            step: 3, history: 8, layout: layout, slotCount: 3, pool: right.pool)
+        mine.keep(slot: 0, contribution(left.pool, 1))
+        mine.keep(slot: 1, contribution(left.pool, 2))
+        theirs.keep(slot: 2, contribution(right.pool, 4))
+        return (left, mine, right, theirs)
+    }
+
+    @Test(arguments: [true, false])
+    func sumsAndResultsAreTheSameThroughMemoryAndSockets(memory: Bool) throws {
+        let (left, mine, right, theirs) = try pair(memory: memory)
+        let run = SlotRun(0, 2)
+        for block in 0..<layout.blockCount {
+            try left.carrier.sendPartial(run, block: block, of: mine, stamp, to: "right")
+            let (header, frame, peer) = try right.receive()
+            #expect(peer == "left" && header.kind == .partial && header.run == 9)
+            #expect(header.step == 3 && header.history == 8 && Int(header.block) == block)
+            #expect((frame.count == 0) == memory)
+            let payload = try #require(
+                right.carrier.payload(
+                    header, frame, from: peer, byteCount: layout.byteCount(block)))
+            #expect(
+                theirs.keepPartial(block, run: run, payload, digest: header.digest))
+        }
+        try theirs.finish(Array(0..<layout.blockCount), threads: 1)
+        for place in [0, 1, FlatLayout.blockElements, layout.gradientCount - 1] {
+            let sum = Float(1 + place) + Float(2 + place) + Float(4 + place)
+            #expect(theirs.effect.gradient.base[place] == sum * (Float(1) / 3))
+        }
+        #expect(theirs.effect.statistics.base[6] == Float(-7) * (Float(1) / 3))
+        for block in 0..<layout.blockCount {
+            right.carrier.sendResult(block, of: theirs, stamp, to: "left", keeps: false)
+            let (header, frame, peer) = try left.receive()
+            #expect(header.kind == .result && (frame.count == 0) == memory)
+            let payload = try #require(
+                left.carrier.payload(
+                    header, frame, from: peer, byteCount: layout.byteCount(block)))
+            #expect(
+                mine.keepResult(block, payload, digest: header.digest, keepingParts: false))
+        }
+        #expect(mine.digests == theirs.digests)
+        #expect(
+            mine.effect.gradient.digest(0..<layout.gradientCount)
+                == theirs.effect.gradient.digest(0..<layout.gradientCount))
+    }
+
+    @Test func memoryThatWasWrittenAgainIsRefused() throws {
+        let (left, mine, right, theirs) = try pair(memory: true)
+        let own = contribution(left.pool, 5)
+        mine.keep(slot: 1, own)
+        try left.carrier.sendPartial(SlotRun(1, 2), block: 1, of: mine, stamp, to: "right")
+        own.gradient.base[FlatLayout.blockElements + 77] += 1
+        let (header, frame, peer) = try right.receive()
+        let payload = try #require(
+            right.carrier.payload(header, frame, from: peer, byteCount: layout.byteCount(1)))
+        #expect(!theirs.keepPartial(1, run: SlotRun(1, 2), payload, digest: header.digest))
+        #expect(!theirs.keepResult(1, payload, digest: header.digest, keepingParts: false))
+        #expect(throws: TrainingError.self) { try theirs.finish([1], threads: 1) }
+    }
+
+    @Test func whoAsksAndWhoOnlyListensGetsTheBlockItself() throws {
+        let (left, mine, right, _) = try pair(memory: true)
+        try left.carrier.sendPartial(SlotRun(0, 1), block: 0, of: mine, stamp, to: "right")
+        #expect(try right.receive().frame.count == 0)
+        try left.carrier.copying {
+            try left.carrier.sendPartial(SlotRun(0, 1), block: 0, of: mine, stamp, to: "right")
+        }
+        #expect(try right.receive().frame.count == layout.byteCount(0))
+        left.carrier.sendResult(0, of: mine, stamp, to: "right", keeps: true)
+        #expect(try right.receive().frame.count == layout.byteCount(0))
+    }
+
+    @Test func whatNamesNoSuchMemoryIsNoPayload() throws {
+        let (left, mine, right, _) = try pair(memory: true)
+        try left.carrier.sendPartial(SlotRun(0, 1), block: 3, of: mine, stamp, to: "right")
+        let (good, empty, _) = try right.receive()
+        try left.carrier.sendPartial(SlotRun(0, 1), block: 3, of: mine, stamp, to: "right")
+        func payload(
+            of peer: String = "left", bytes: Int? = nil, _ change: (inout WireDataHeader) -> Void
+        ) -> BlockPayload? {
+            var header = good
+            change(&header)
+            return right.carrier.payload(
+                header, empty, from: peer, byteCount: bytes ?? layout.byteCount(3))
+        }
+        #expect(payload { _ in } != nil)
+        #expect(payload(of: "stranger") { _ in } == nil)
+        #expect(payload { $0.memoryNonce ^= 1 } == nil)
+        #expect(payload { $0.memoryDescriptor = 0 } == nil)
+        #expect(payload { $0.memoryDescriptor = .max } == nil)
+        #expect(payload { $0.offset = .max } == nil)
+        #expect(payload { $0.offset = 1 << 40 } == nil)
+        #expect(payload(bytes: 1 << 40) { _ in } == nil)
+        // Without a name the bytes have to be in the frame.
+        #expect(payload { $0.memoryNonce = 0 } == nil)
+    }
+
+    @Test func aMemberWithoutMemoryIsReachedBySockets() throws {
+        let near = try Member("near", layout)
+        let far = try Member("far", layout, memory: false)
+        try near.carrier.connect([far.member])
+        let buffers = StepBuffers(
+            step: 1, history: 0, layout: layout, slotCount: 1, pool: near.pool)
+        buffers.keep(slot: 0, contribution(near.pool, 1))
+        try near.carrier.sendPartial(SlotRun(0, 1), block: 0, of: buffers, stamp, to: "far")
+        #expect(try far.receive().frame.count == layout.byteCount(0))
+    }
+
+    @Test func requestsNameTheirBlocks() throws {
+        let (left, mine, right, _) = try pair(memory: true)
+        left.carrier.sendWant(.wantResults, [0, 3], of: mine, stamp, to: "right")
+        let (header, frame, _) = try right.receive()
+        #expect(BlockCarrier.blocks(wantedBy: header, frame, blockCount: 4) == [0, 3])
+        #expect(BlockCarrier.blocks(wantedBy: header, frame, blockCount: 1) == nil)
+        var damaged = header
+        damaged.digest ^= 1
+        #expect(BlockCarrier.blocks(wantedBy: damaged, frame, blockCount: 4) == nil)
+    }
+}
