@@ -39,6 +39,7 @@ let log = Target.Dependency.product(name: "Logging", package: "swift-log")
 let protobuf = Target.Dependency.product(name: "SwiftProtobuf", package: "swift-protobuf")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let database = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
+let sqlite = Target.Dependency.product(name: "GRDBSQLite", package: "GRDB.swift")
 let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
 
 let package = Package(
@@ -60,7 +61,7 @@ let package = Package(
         module("Flight", ["Basics", "ClusterCore"]),
         module("Simulation", ["Basics", "Protocol", "ClusterCore"], pure: true),
         module("Transport", ["Basics", "Protocol", "CLinux", "CZeroMQ", log]),
-        module("Storage", ["Basics", database]),
+        module("Storage", ["Basics", database, sqlite]),
         module("Images", ["Basics", "CTurboJPEG"]),
         module("Datasets", ["Basics", "Images", "CZlib"]),
         module("Tensors", ["Basics", "CTorch"]),

@@ -176,12 +176,9 @@ public final class Ledger: Sendable {
                         "ledger \(self.path): a mini-batch of step \(miniBatch.step) came with "
                             + "step \(step.step)")
                 }
-                try database.run(
-                    "INSERT INTO mini_batches VALUES (?, ?, ?, ?, ?, ?)",
-                    [
-                        miniBatch.step, miniBatch.slot, miniBatch.attempt, miniBatch.worker,
-                        miniBatch.seconds, miniBatch.outcome.rawValue,
-                    ])
+            }
+            for part in miniBatches.insertionParts {
+                try MiniBatchRecord.insertion.insert(part, into: database) { $0.bind(&$1) }
             }
             try database.run(
                 "UPDATE runs SET last_step = ?, history = ? WHERE term = ?",
@@ -216,7 +213,33 @@ public final class Ledger: Sendable {
 
     /// Records that a worker joined.
     public func workerJoined(_ worker: WorkerRecord) throws(StorageError) {
-        try writeInTerm("recording worker \(worker.worker)") { database, term in
+        try record([.joined(worker)])
+    }
+
+    /// Records that a worker left; a worker that is not here changes nothing.
+    public func workerLeft(
+        _ worker: String, at time: Double, why: String
+    ) throws(StorageError) {
+        try record([.left(worker, at: time, why: why)])
+    }
+
+    /// Records an event.
+    public func insertEvent(_ event: EventRecord) throws(StorageError) {
+        try record([.event(event)])
+    }
+
+    /// Records what happened, in order and in one transaction.
+    public func record(_ notes: [LedgerNote]) throws(StorageError) {
+        let what =
+            notes.count == 1 ? "recording \(notes[0].name)" : "recording \(notes.count) events"
+        try writeInTerm(what) { database, term in
+            for note in notes { try self.insert(note, into: database, term: term) }
+        }
+    }
+
+    private func insert(_ note: LedgerNote, into database: Database, term: Int) throws {
+        switch note {
+        case .joined(let worker):
             try database.run(
                 """
                 INSERT INTO workers (worker, role, process, host, device, numerics_class, term,
@@ -226,18 +249,12 @@ public final class Ledger: Sendable {
                     worker.worker, worker.role, worker.process, worker.host, worker.device,
                     worker.numericsClass, term, worker.joined,
                 ])
-        }
-    }
-
-    /// Records that a worker left; a worker that is not here changes nothing.
-    public func workerLeft(
-        _ worker: String, at time: Double, why: String
-    ) throws(StorageError) {
-        try writeInTerm("recording the end of worker \(worker)") { database, _ in
+        case .left(let worker, let time, let why):
             try database.run(
                 """
                 UPDATE workers SET "left" = ?, why = ? WHERE worker = ? AND "left" IS NULL
                 """, [time, why, worker])
+        case .event(let event): try insert(event, into: database, term: term)
         }
     }
 
@@ -304,21 +321,32 @@ public final class Ledger: Sendable {
         _ evaluations: [EvaluationRecord]
     ) throws(StorageError) -> [InsertOutcome] {
         try writeInTerm("recording evaluations") { database, term in
-            let statement = try database.cachedStatement(
-                sql: """
-                    INSERT INTO evaluations (step, "set", metric, value, started, finished,
-                        evaluator, numerics_class) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-                    ON CONFLICT DO NOTHING
-                    """)
-            return try evaluations.map { evaluation in
-                try statement.execute(arguments: [
-                    evaluation.step, evaluation.set, evaluation.metric, evaluation.value.stored,
-                    evaluation.started, evaluation.finished, evaluation.evaluator,
-                    evaluation.numericsClass,
-                ])
-                return database.changesCount > 0
-                    ? .inserted : try self.compare(evaluation, in: database, term: term)
+            var outcomes: [InsertOutcome] = []
+            outcomes.reserveCapacity(evaluations.count)
+            for part in evaluations.insertionParts {
+                outcomes += try self.insert(part, into: database, term: term)
             }
+            return outcomes
+        }
+    }
+
+    /// Inserts all of some values with one statement, or each with its own where one is there already
+    /// or they are few.
+    private func insert(
+        _ evaluations: ArraySlice<EvaluationRecord>, into database: Database, term: Int
+    ) throws -> [InsertOutcome] {
+        let insertion = EvaluationRecord.insertion
+        if evaluations.count == RowInsertion.rowsAtOnce {
+            do {
+                try insertion.insert(evaluations, into: database) { $0.bind(&$1) }
+                return Array(repeating: .inserted, count: evaluations.count)
+            } catch DatabaseError.SQLITE_CONSTRAINT {
+                // SQLite takes back the whole statement, and no more.
+            }
+        }
+        return try evaluations.map { evaluation in
+            try insertion.insertIfNew(database, bind: evaluation.bind)
+                ? .inserted : try compare(evaluation, in: database, term: term)
         }
     }
 
@@ -358,13 +386,6 @@ public final class Ledger: Sendable {
                 text: text),
             into: database, term: term)
         return .differing
-    }
-
-    /// Records an event.
-    public func insertEvent(_ event: EventRecord) throws(StorageError) {
-        try writeInTerm("recording an event") { database, term in
-            try self.insert(event, into: database, term: term)
-        }
     }
 
     private func insert(_ event: EventRecord, into database: Database, term: Int) throws {

@@ -375,6 +375,26 @@ public struct EventRecord: Codable, Equatable, Sendable {
     }
 }
 
+/// Something that a coordinator notes as it happens: telemetry, of which several go into one
+/// transaction.
+public enum LedgerNote: Sendable {
+    /// A worker joined.
+    case joined(WorkerRecord)
+    /// A worker left, at a time in seconds since 1970; one that is not here changes nothing.
+    case left(String, at: Double, why: String)
+    /// An event.
+    case event(EventRecord)
+
+    /// What it is of, for messages.
+    var name: String {
+        switch self {
+        case .joined(let worker): "worker \(worker.worker)"
+        case .left(let worker, _, _): "the end of worker \(worker)"
+        case .event: "an event"
+        }
+    }
+}
+
 /// What inserting an evaluation did.
 public enum InsertOutcome: String, Equatable, Sendable {
     /// The row is new.

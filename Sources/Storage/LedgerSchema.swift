@@ -124,6 +124,21 @@ enum LedgerSchema {
             try database.execute(sql: "ALTER TABLE checkpoints ADD COLUMN deleted REAL")
             try describe(columnsSince: 2, in: database)
         }
+        // Rows lie in the order of their key: one tree to write in the place of two.
+        migrator.registerMigration("3") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE evaluations RENAME TO evaluations_before;
+                    CREATE TABLE evaluations (
+                        step INTEGER NOT NULL, "set" TEXT NOT NULL, metric TEXT NOT NULL,
+                        value REAL, started REAL NOT NULL, finished REAL NOT NULL,
+                        evaluator TEXT NOT NULL, numerics_class TEXT,
+                        PRIMARY KEY (step, "set", metric)
+                    ) WITHOUT ROWID;
+                    INSERT INTO evaluations SELECT * FROM evaluations_before;
+                    DROP TABLE evaluations_before;
+                    """)
+        }
         return migrator
     }
 

@@ -22,6 +22,8 @@ import Testing
         #expect(try before.run()?.lastStep == 10)
         #expect(try before.resultDigest().total.hex == "5dbdf88191ee9cb5")
         #expect(try before.checkpoints().allSatisfy { $0.deleted == nil })
+        let evaluations = try before.evaluations()
+        #expect(evaluations.count == 30)
         try before.close()
         let ledger = try Ledger(path: folder("ledger.sqlite"))
         #expect(try ledger.reader.resultDigest().total.hex == "5dbdf88191ee9cb5")
@@ -30,6 +32,7 @@ import Testing
         let snapshot = try ledger.reader.snapshot()
         #expect(snapshot.steps.map(\.step) == Array(1...11))
         #expect(snapshot.workers.map(\.worker) == ["trainer-1", "trainer-2"])
-        #expect(snapshot.evaluations.count == 30)
+        #expect(snapshot.evaluations == evaluations)
+        #expect(try ledger.insertEvaluations(evaluations).allSatisfy { $0 == .identical })
     }
 }

@@ -160,6 +160,48 @@ import Testing
         #expect(events[0].text.contains("0.75 by e1"))
     }
 
+    @Test func aBatchMayHoldWhatIsThere() throws {
+        let ledger = try started(try TemporaryFolder())
+        func batch(_ values: Range<Int>) -> [EvaluationRecord] {
+            values.map { evaluation(Double($0), metric: "metric_\($0)") }
+        }
+        #expect(try ledger.insertEvaluations(batch(0..<20)).allSatisfy { $0 == .inserted })
+        let other = evaluation(-1, metric: "metric_7")
+        let outcomes = try ledger.insertEvaluations(batch(18..<60) + [other])
+        #expect(outcomes.map { $0 == .identical ? 1 : 0 }.reduce(0, +) == 2)
+        #expect(outcomes[0...2] == [.identical, .identical, .inserted])
+        #expect(outcomes.last == .differing)
+        let nameless = batch(60..<76).map { row in
+            var row = row
+            row.evaluator = ""
+            row.numericsClass = Int(row.value).isMultiple(of: 2) ? "" : nil
+            return row
+        }
+        #expect(try ledger.insertEvaluations(nameless).allSatisfy { $0 == .inserted })
+        let rows = try ledger.reader.evaluations()
+        #expect(rows.filter { $0.evaluator.isEmpty } == nameless)
+        #expect(rows.count == 76)
+        #expect(rows.allSatisfy { $0.metric == "metric_\(Int($0.value))" })
+    }
+
+    @Test func notesAreOneTransaction() throws {
+        let folder = try TemporaryFolder()
+        let ledger = try started(folder)
+        let event = EventRecord(time: 1, kind: "members", text: "two")
+        try ledger.record([
+            .joined(worker("t1")), .joined(worker("t2")), .left("t1", at: 20, why: "drained"),
+            .event(event),
+        ])
+        #expect(try ledger.reader.workers().map(\.left) == [20, nil])
+        #expect(try ledger.reader.events().map(\.text) == ["two"])
+        let queue = try DatabaseQueue(path: ledger.path)
+        try queue.write { try $0.execute(sql: "ALTER TABLE events RENAME TO elsewhere") }
+        expectError(.database, "recording 2 events") {
+            try ledger.record([.joined(worker("t3")), .event(event)])
+        }
+        #expect(try ledger.reader.workers().map(\.worker) == ["t1", "t2"])
+    }
+
     @Test func aCheckpointIsRecordedOnce() throws {
         let ledger = try started(try TemporaryFolder())
         #expect(try ledger.insertCheckpoint(checkpoint(20)) == .inserted)
