@@ -30,11 +30,12 @@ extension CoordinatorStateMachine {
                     now: now)
             }
         }
-        workers[worker]!.isIdle = poll.idle
         guard poll.idle else {
+            idleEvaluators.remove(worker)
             if !poll.held.isEmpty { lastEvaluatorActivity = now }
             return []
         }
+        idleEvaluators.insert(worker)
         workers[worker]!.phase = "waiting"
         let grant = grant(to: worker, now: now) ?? WireEvaluationGrant()
         return [.send(.evaluationGrant(grant), to: worker)]
@@ -43,15 +44,18 @@ extension CoordinatorStateMachine {
     /// Gives a checkpoint that has just become durable to evaluators that wait for one, rather than
     /// let them ask.
     mutating func offerWork(now: Duration) -> [CoordinatorAction] {
-        evaluators.filter { workers[$0]!.isIdle }.compactMap { worker in
-            grant(to: worker, now: now).map { .send(.evaluationGrant($0), to: worker) }
+        var actions: [CoordinatorAction] = []
+        for worker in evaluators where idleEvaluators.contains(worker) {
+            guard let grant = grant(to: worker, now: now) else { break }
+            actions.append(.send(.evaluationGrant(grant), to: worker))
         }
+        return actions
     }
 
     /// Leases what is free to an idle evaluator; nil where nothing is.
     private mutating func grant(to worker: String, now: Duration) -> WireEvaluationGrant? {
-        let idle = evaluators.filter { workers[$0]!.isIdle }.count
-        guard let (step, sets) = queue.grant(to: worker, evaluators: max(1, idle), now: now),
+        let idleCount = max(1, idleEvaluators.count)
+        guard let (step, sets) = queue.grant(to: worker, evaluators: idleCount, now: now),
             let checkpoint = durable.last(where: { $0.step == step && !$0.isRecovery })
         else { return nil }
         var grant = WireEvaluationGrant()
@@ -61,7 +65,7 @@ extension CoordinatorStateMachine {
         grant.file = checkpoint.file
         grant.byteCount = UInt64(checkpoint.byteCount)
         grant.digest = checkpoint.digest
-        workers[worker]!.isIdle = false
+        idleEvaluators.remove(worker)
         workers[worker]!.phase = "scoring step \(step)"
         lastEvaluatorActivity = now
         return grant

@@ -500,6 +500,7 @@ extension CoordinatorStateMachine {
         switch worker.hello.role {
         case .evaluator:
             evaluatorRoll.remove(id)
+            idleEvaluators.remove(id)
             queue.evaluatorLeft(id)
             lastEvaluatorActivity = now
             return actions + finishIfDone(now: now)

@@ -108,19 +108,22 @@ extension CoordinatorStateMachine {
         }
         plan.members = roster.all.map(member)
         plan.listeners = followers.all.map(member)
+        // Appended to the message's own property each would copy all.
+        var leases: [WireLease] = []
         for slot in flight.leases.indices {
+            let result = flight.result(of: slot)
             for held in flight.leases[slot] {
                 var lease = WireLease()
                 lease.slot = UInt32(slot)
                 lease.worker = held.worker
                 lease.attempt = UInt32(held.attempt)
-                let result = flight.result(of: slot)
                 lease.optional =
                     result != nil && result!.worker != held.worker
                     && !flight.awaitsAudit(of: slot) && flight.agrees(on: slot)
-                plan.leases.append(lease)
+                leases.append(lease)
             }
         }
+        plan.leases = leases
         plan.scalars = flight.scalars
         plan.fold = UInt32(flight.fold)
         plan.donor = flight.donor
@@ -313,14 +316,14 @@ extension CoordinatorStateMachine {
         #else
             let readyCount = roster.count
         #endif
+        guard phase == .stepping, flight!.hasAllResults, flight!.ready.count >= readyCount
+        else { return [] }
         #if PLANTED_BUGS
             let isSettled = Planted.has(.auditNotAwaited) || flight!.isSettled
         #else
             let isSettled = flight!.isSettled
         #endif
-        guard phase == .stepping, flight!.hasAllResults, isSettled,
-            flight!.ready.count >= readyCount
-        else { return [] }
+        guard isSettled else { return [] }
         if let actions = compareFolds(now: now) { return actions }
         let members = roster.all.filter { flight!.ready[$0] != nil }
         let first = flight!.ready[members[0]]!

@@ -34,8 +34,8 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         case ended
     }
 
-    struct Worker: Codable, Sendable {
-        enum Stage: Codable, Sendable, Equatable {
+    struct Worker: Sendable {
+        enum Stage: UInt8, Sendable {
             /// Welcomed; loads its settings, data set and engine.
             case preparing
             /// Stands by: could take part from a boundary on.
@@ -61,7 +61,6 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         /// When it was last told something that it may not have got.
         var toldAt: Duration
         var isLeaving = false
-        var isIdle = false
         /// Folds in which it said something else than the others.
         var suspicion = 0
     }
@@ -109,6 +108,8 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     var followers = Roll()
     var standby = Roll()
     var evaluatorRoll = Roll()
+    /// Evaluators that wait for work.
+    var idleEvaluators: Set<String> = []
     /// Trainers of the last term that have not come back.
     var expectedBack: Set<String>
     var join: Join?
@@ -131,6 +132,11 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     var lastStoredAt: Duration?
     /// An evaluator that is away for a moment may come back.
     var hadEvaluator = false
+    /// Up to then nobody can have been silent for too long.
+    private var silenceCheckedUntil: Duration?
+    /// When the step in flight was last looked at for slots and members that are late.
+    private var lookedAt: Duration?
+    private static let lookInterval = Duration.milliseconds(50)
     var streamFailures: [Int: Int] = [:]
     var isDraining = false
     var lastEvaluatorActivity: Duration = .zero
@@ -318,6 +324,8 @@ public struct CoordinatorStateMachine: Codable, Sendable {
                 }
             }
         case .stepping:
+            if let last = lookedAt, now - last < Self.lookInterval { break }
+            lookedAt = now
             actions += judgeAgain(now: now)
             guard phase == .stepping else { return actions }
             actions += speculate(now: now)
@@ -330,19 +338,24 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     }
 
     private mutating func expelSilent(now: Duration) -> [CoordinatorAction] {
+        if let until = silenceCheckedUntil, now <= until { return [] }
         var actions: [CoordinatorAction] = []
+        // Whoever comes or is heard from now on may be silent for that long.
+        var until = now + configuration.silenceMax
         for id in order.all {
             guard let worker = workers[id], worker.hello.role != .observer else { continue }
-            let silent = now - worker.lastHeard
             // Loading data and engine may take its time; a dead process is seen by its connection.
             let limit =
                 worker.stage == .preparing
                 ? configuration.silenceMax * 24 : configuration.silenceMax
-            if silent > limit {
-                actions += expel(
-                    id, why: "silent for \(silent.components.seconds) s", now: now)
+            guard now - worker.lastHeard > limit else {
+                until = min(until, worker.lastHeard + limit)
+                continue
             }
+            actions += expel(
+                id, why: "silent for \((now - worker.lastHeard).components.seconds) s", now: now)
         }
+        silenceCheckedUntil = until
         return actions
     }
 

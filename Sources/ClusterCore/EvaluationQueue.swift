@@ -39,6 +39,8 @@ public struct EvaluationQueue: Codable, Sendable {
     private let sets: [String]
     private let lease: Duration
     private var states: [Task: State] = [:]
+    /// Tasks that are not scored: few, however long the run is.
+    private var open: Set<Task> = []
 
     /// Starts with nothing to score.
     ///
@@ -57,30 +59,33 @@ public struct EvaluationQueue: Codable, Sendable {
     public mutating func checkpointStored(step: Int) {
         for set in sets {
             let task = Task(step: step, set: set)
-            if states[task] == nil { states[task] = .waiting(failures: 0) }
+            if states[task] == nil { note(task, as: .waiting(failures: 0)) }
         }
+    }
+
+    private mutating func note(_ task: Task, as state: State?) {
+        states[task] = state
+        if let state, state != .scored { open.insert(task) } else { open.remove(task) }
     }
 
     /// A checkpoint is deleted: nobody can score it any more.
     ///
     /// - Returns: the sets on which it was not scored.
     public mutating func checkpointDeleted(step: Int) -> [String] {
-        let open = sets.filter {
-            states[Task(step: step, set: $0)].map { $0 != .scored } ?? false
-        }
-        for set in open { states[Task(step: step, set: set)] = nil }
-        return open
+        let unscored = sets.filter { open.contains(Task(step: step, set: $0)) }
+        for name in unscored { note(Task(step: step, set: name), as: nil) }
+        return unscored
     }
 
     /// Whether every set of every checkpoint is scored.
-    public var isDone: Bool { states.values.allSatisfy { $0 == .scored } }
+    public var isDone: Bool { open.isEmpty }
 
     /// Tasks not yet scored.
-    public var openCount: Int { states.values.count { $0 != .scored } }
+    public var openCount: Int { open.count }
 
     /// Whether a set of the checkpoint is not yet scored.
     public func isOpen(step: Int) -> Bool {
-        sets.contains { states[Task(step: step, set: $0)].map { $0 != .scored } ?? false }
+        sets.contains { open.contains(Task(step: step, set: $0)) }
     }
 
     /// Whether an evaluator works on a set of the checkpoint.
@@ -93,7 +98,7 @@ public struct EvaluationQueue: Codable, Sendable {
     /// An evaluator says that it works on a task: its lease lasts longer.
     public mutating func renew(_ task: Task, evaluator: String, now: Duration) {
         if case .leased(evaluator, _, let failures)? = states[task] {
-            states[task] = .leased(to: evaluator, deadline: now + lease, failures: failures)
+            note(task, as: .leased(to: evaluator, deadline: now + lease, failures: failures))
         }
     }
 
@@ -103,22 +108,22 @@ public struct EvaluationQueue: Codable, Sendable {
         to evaluator: String, evaluators: Int, now: Duration
     ) -> (step: Int, sets: [String])? {
         tick(now: now)
-        let free = states.filter { if case .waiting = $0.value { true } else { false } }
-        guard let step = free.keys.map(\.step).min() else { return nil }
-        let waiting = sets.filter { free[Task(step: step, set: $0)] != nil }
+        let free = open.filter { if case .waiting = states[$0] { true } else { false } }
+        guard let step = free.lazy.map(\.step).min() else { return nil }
+        let waiting = sets.filter { free.contains(Task(step: step, set: $0)) }
         let share = max(1, (waiting.count + evaluators - 1) / max(1, evaluators))
         let granted = Array(waiting.prefix(share))
-        for set in granted {
-            let task = Task(step: step, set: set)
+        for name in granted {
+            let task = Task(step: step, set: name)
             guard case .waiting(let failures) = states[task] else { continue }
-            states[task] = .leased(to: evaluator, deadline: now + lease, failures: failures)
+            note(task, as: .leased(to: evaluator, deadline: now + lease, failures: failures))
         }
         return (step, granted)
     }
 
     /// The rows of a task are in the ledger.
     public mutating func recorded(_ task: Task) {
-        if sets.contains(task.set) { states[task] = .scored }
+        if sets.contains(task.set) { note(task, as: .scored) }
     }
 
     /// An evaluator could not score a task: it is offered again, a few times.
@@ -128,24 +133,24 @@ public struct EvaluationQueue: Codable, Sendable {
         // A report that was sent twice counts once.
         guard case .leased(evaluator, _, let before)? = states[task] else { return false }
         let failures = before + 1
-        states[task] = failures >= Self.attemptsMax ? .scored : .waiting(failures: failures)
+        note(task, as: failures >= Self.attemptsMax ? .scored : .waiting(failures: failures))
         return failures >= Self.attemptsMax
     }
 
     /// An evaluator is gone: its tasks are free.
     public mutating func evaluatorLeft(_ evaluator: String) {
-        for (task, state) in states {
-            if case .leased(evaluator, _, let failures) = state {
-                states[task] = .waiting(failures: failures)
+        for task in open {
+            if case .leased(evaluator, _, let failures) = states[task] {
+                note(task, as: .waiting(failures: failures))
             }
         }
     }
 
     /// Frees tasks whose lease has run out.
     public mutating func tick(now: Duration) {
-        for (task, state) in states {
-            if case .leased(_, let deadline, let failures) = state, deadline <= now {
-                states[task] = .waiting(failures: failures)
+        for task in open {
+            if case .leased(_, let deadline, let failures) = states[task], deadline <= now {
+                note(task, as: .waiting(failures: failures))
             }
         }
     }

@@ -60,6 +60,9 @@ public struct FlightWriter: Sendable {
     /// What was written.
     public private(set) var bytes: [UInt8] = []
 
+    /// The next message as it came, which then need not be encoded again.
+    public var frame: [UInt8]?
+
     /// Starts with nothing.
     public init() {}
 
@@ -86,7 +89,11 @@ public struct FlightWriter: Sendable {
         bytes.append(contentsOf: data)
     }
 
-    mutating func put(_ body: WireBody) { put(WireCodec.encode(body, run: 0)) }
+    mutating func put(_ body: WireBody) {
+        guard let frame else { return put(WireCodec.encode(body, run: 0)) }
+        put(frame.count)
+        bytes.append(contentsOf: frame)
+    }
 }
 
 /// Reads what a ``FlightWriter`` wrote.

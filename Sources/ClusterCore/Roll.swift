@@ -3,6 +3,19 @@ struct Roll: Codable, Sendable {
     private var names: [String?] = []
     private var places: [String: Int] = [:]
 
+    init() {}
+
+    /// Reads the names.
+    init(from decoder: any Decoder) throws {
+        for name in try decoder.singleValueContainer().decode([String].self) { append(name) }
+    }
+
+    /// Writes the names.
+    func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(all)
+    }
+
     var count: Int { places.count }
     var isEmpty: Bool { places.isEmpty }
 

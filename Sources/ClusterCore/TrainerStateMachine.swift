@@ -58,6 +58,8 @@ public struct TrainerStateMachine: Codable, Sendable {
 
     /// How often a trainer says what it stands on.
     public static let progressInterval = Duration.milliseconds(250)
+    /// How often one that stands by does: there may be thousands of them.
+    static let idleProgressInterval = Duration.seconds(1)
     /// How long nothing may come before what is missing is asked for.
     public static let missingPatience = Duration.seconds(1)
     /// Steps that a joiner may lie behind; beyond that it begins anew from a younger state.
@@ -199,9 +201,10 @@ public struct TrainerStateMachine: Codable, Sendable {
             missingAsked = 0
         }
         var actions: [TrainerAction] = []
+        let pause = phase == .standingBy ? Self.idleProgressInterval : Self.progressInterval
         if isConnected && !isWelcome {
             if helloAt.map({ now - $0 >= .seconds(1) }) ?? true { actions += sayHello(now: now) }
-        } else if isConnected, progressAt.map({ now - $0 >= Self.progressInterval }) ?? true {
+        } else if isConnected, progressAt.map({ now - $0 >= pause }) ?? true {
             progressAt = now
             actions.append(.send(.progress(progress)))
         }

@@ -1,13 +1,14 @@
 internal import Basics
 public import ClusterCore
 internal import Foundation
+internal import Synchronization
 
 /// Tells a state machine its inputs and keeps the last of them, with what it decided, in files that
 /// outlive the process.
 ///
 /// Two files take turns; each begins with the machine's whole state, so that what is kept can be told
-/// again from there, and at least one file's worth of events is. Where there is no room for them the
-/// machine runs without.
+/// again from there, and at least one file's worth of events is. A large state is written down on
+/// another thread before it is needed. Where there is no room for the files the machine runs without.
 ///
 /// ```swift
 /// let recorder = FlightRecorder<TrainerStateMachine>(path: "RUN/flight/trainer-host-17", bytes: 1 << 20)
@@ -23,6 +24,12 @@ public final class FlightRecorder<Machine: RecordedMachine> {
     private var segment: FlightSegment?
     private var sequence: UInt64 = 0
     private var writer = FlightWriter()
+    /// What the next file begins with, while this one fills up.
+    private var next: NextFile?
+    /// A state of so many bytes is written down in no time.
+    private static var smallState: Int { 64 << 10 }
+    /// Room for events is at least so many times that for a state.
+    private static var eventsPerState: Int { 4 }
     /// Why nothing is recorded; nil while it is.
     public private(set) var problem: String? {
         didSet { if let problem { report(problem) } }
@@ -61,36 +68,57 @@ public final class FlightRecorder<Machine: RecordedMachine> {
     private func set(_ why: String) { problem = why }
 
     /// Tells the machine an input and returns what it decides.
+    ///
+    /// - Parameter frame: the message that the input is, as it came; nil where it is none, or not at hand.
     public func tell(
-        _ input: Machine.Input, now: Duration, machine: inout Machine
+        _ input: Machine.Input, now: Duration, machine: inout Machine, frame: [UInt8]? = nil
     ) -> [Machine.Action] {
         guard problem == nil, !isClosed else { return machine.handle(input, now: now) }
         writer.reset()
+        writer.frame = frame
         Machine.write(input, into: &writer)
         let reserve = Machine.isAnswer(input) ? 0 : Self.reserve
         if segment?.hasRoom(for: 8 + writer.bytes.count, reserve: reserve) != true {
             begin(machine, now: now)
+        } else if next == nil, !Machine.isAnswer(input), segment!.isThreeQuartersFull,
+            segment!.stateBytes > Self.smallState
+        {
+            next = NextFile(
+                state: StateInWriting(machine), since: now, beginsAt: segment!.eventBytes)
         }
         // Before it is told: an input that ends the process is the last in the file.
-        segment?.append(.input, UInt64(bitPattern: now.nanoseconds), writer.bytes)
+        append(.input, UInt64(bitPattern: now.nanoseconds), writer.bytes)
         let actions = machine.handle(input, now: now)
-        if !actions.isEmpty, let segment {
+        if !actions.isEmpty {
             let digest = withUnsafeBytes(of: FlightDigest.of(actions, Machine.self).littleEndian) {
                 Array($0)
             }
-            segment.append(.actions, UInt64(actions.count), digest)
+            append(.actions, UInt64(actions.count), digest)
         }
         return actions
     }
 
+    private func append(_ kind: FlightSegment.Kind, _ number: UInt64, _ content: [UInt8]) {
+        segment?.append(kind, number, content)
+        next?.events.append((kind, number, content))
+    }
+
     private func begin(_ machine: Machine, now: Duration) {
-        let needed = writer.bytes.count + Self.reserve + 1024
+        let prepared = next
+        next = nil
         do {
-            let state = try FlightCoder.encoder.encode(machine)
-            segment = try FlightSegment(
+            let state = try prepared?.state.bytes() ?? FlightCoder.encoder.encode(machine)
+            let events = prepared?.events ?? []
+            let needed =
+                (prepared?.eventBytes ?? 0) + writer.bytes.count + Self.reserve + 1024
+            let segment = try FlightSegment(
                 path: path + (sequence.isMultiple(of: 2) ? "-a.flight" : "-b.flight"),
-                role: Machine.role, sequence: sequence, now: now, state: state,
-                capacity: max(bytes, needed))
+                role: Machine.role, sequence: sequence, now: prepared?.since ?? now,
+                state: state, capacity: max(bytes, Self.eventsPerState * state.count, needed))
+            for (kind, number, content) in events { segment.append(kind, number, content) }
+            // From now on the new file has them.
+            if let prepared { self.segment?.end(at: prepared.beginsAt) }
+            self.segment = segment
             sequence += 1
         } catch {
             segment = nil
@@ -136,6 +164,39 @@ public final class FlightRecorder<Machine: RecordedMachine> {
         }
         for end in ["-a.flight", "-b.flight"] { unlink(path + end) }
         return nil
+    }
+}
+
+/// A state, and what was told since, which the file before holds too as long as it is the last.
+private struct NextFile {
+    let state: StateInWriting
+    let since: Duration
+    /// Where the file before will end, in bytes of its events.
+    let beginsAt: Int
+    var events: [(FlightSegment.Kind, UInt64, [UInt8])] = []
+
+    var eventBytes: Int {
+        events.reduce(0) { $0 + FlightSegment.eventHeadBytes + 8 + $1.2.count }
+    }
+}
+
+/// A machine's state at a moment, written down on another thread.
+private final class StateInWriting: Sendable {
+    private let result = Mutex<Result<Data, any Error>?>(nil)
+    private let isDone = DispatchSemaphore(value: 0)
+
+    init(_ machine: some RecordedMachine) {
+        Thread.detachNewThread { [self] in
+            let encoded = Result { try FlightCoder.encoder.encode(machine) }
+            result.withLock { $0 = encoded }
+            isDone.signal()
+        }
+    }
+
+    /// The state, once it is written down; asked for once.
+    func bytes() throws -> Data {
+        isDone.wait()
+        return try result.withLock { $0! }.get()
     }
 }
 

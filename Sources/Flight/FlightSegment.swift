@@ -43,7 +43,9 @@ final class FlightSegment {
     private let start: Int
     private let capacity: Int
     private let descriptor: Int32
-    private var used = 0
+    private var used = 0 {
+        didSet { put(UInt64(used), at: Field.eventBytes) }
+    }
 
     /// Makes a file with room for a state and events; reserves the room, so that a disk that fills up
     /// later ends nothing.
@@ -113,6 +115,18 @@ final class FlightSegment {
     /// Bytes of the file that hold something.
     var byteCount: Int { start + used }
 
+    /// Bytes of the state that the file begins with.
+    var stateBytes: Int { start - Self.headBytes }
+
+    /// Bytes of events.
+    var eventBytes: Int { used }
+
+    /// Lets go of the events after so many bytes.
+    func end(at bytes: Int) { used = bytes }
+
+    /// Whether it is time to think of the next file.
+    var isThreeQuartersFull: Bool { 4 * used > 3 * capacity }
+
     /// Whether an event of so many bytes, and `reserve` more, still fit.
     func hasRoom(for count: Int, reserve: Int) -> Bool {
         used + Self.eventHeadBytes + count + reserve <= capacity
@@ -134,7 +148,6 @@ final class FlightSegment {
             Self.check(UnsafeRawBufferPointer(rebasing: memory[at + 8..<at + 9 + count])),
             at: at + 4)
         used += Self.eventHeadBytes + count
-        put(UInt64(used), at: Field.eventBytes)
     }
 
     static func check(_ bytes: UnsafeRawBufferPointer) -> UInt32 {

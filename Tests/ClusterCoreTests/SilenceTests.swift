@@ -46,6 +46,33 @@ import Testing
         #expect(goneAt == 101)
     }
 
+    @Test func whoComesOrSpeaksLaterIsGivenUpLater() {
+        var machine = Self.coordinator()
+        func hello(_ role: WireRole, _ name: String) -> WireBody {
+            var hello = WireHello()
+            hello.lineupVersion = "test"
+            hello.role = role
+            hello.worker = name
+            return .hello(hello)
+        }
+        var prepared = WirePrepared()
+        prepared.datasetDigest = 5
+        var goneAt: [String: Int] = [:]
+        for tenth in 1...300 {
+            let now = Duration.milliseconds(100 * tenth)
+            // A trainer that prepares has longer; from PREPARED on it has as long as others.
+            switch tenth {
+            case 3: _ = machine.received(hello(.trainer, "t"), from: "t", now: now)
+            case 72: _ = machine.received(hello(.evaluator, "f"), from: "f", now: now)
+            case 90: _ = machine.received(.evaluationPoll(.init()), from: "e", now: now)
+            case 120: _ = machine.received(.prepared(prepared), from: "t", now: now)
+            default: break
+            }
+            for case .workerLeft(let name, _) in machine.tick(now: now) { goneAt[name] = tenth }
+        }
+        #expect(goneAt == ["f": 173, "e": 191, "t": 221])
+    }
+
     @Test func aPauseOfTheCoordinatorItselfIsNobodysSilence() {
         var clock = AwakeClock()
         var machine = Self.coordinator()

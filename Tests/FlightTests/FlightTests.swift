@@ -135,6 +135,44 @@ import Testing
         }
     }
 
+    @Test func aLargeStateIsWrittenDownBesideTheEvents() throws {
+        let folder = Self.folder()
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let recorder = FlightRecorder<CoordinatorStateMachine>(
+            path: folder + "/c-1", bytes: 64 << 10)
+        var machine = Self.machine()
+        Self.train(recorder, &machine, steps: 10)
+        var now = Duration.seconds(1)
+        func say(_ body: WireBody, by evaluator: Int) {
+            now += .microseconds(50)
+            _ = recorder.tell(
+                .received(body, from: "evaluator-\(evaluator)"), now: now, machine: &machine)
+        }
+        for number in 0..<500 {
+            say(
+                .hello(
+                    .with {
+                        $0.worker = "evaluator-\(number)"
+                        $0.role = .evaluator
+                        $0.lineupVersion = "test"
+                    }), by: number)
+        }
+        for number in 0..<40_000 {
+            say(.evaluationPoll(.with { $0.idle = number % 3 > 0 }), by: number % 500)
+        }
+        #expect(recorder.problem == nil)
+        let record = try FlightRecord(file: folder + "/c-1-a.flight")
+        // The files have turned over, and no event is in both.
+        #expect((5_000..<30_000).contains(record.events.count))
+        #expect(zip(record.events, record.events.dropFirst()).allSatisfy { $0.time < $1.time })
+        #expect(record.events.last?.time == now)
+        var replay = try FlightReplay<CoordinatorStateMachine>(record)
+        var differing = 0
+        while let step = try replay.step() { differing += step.isSame == false ? 1 : 0 }
+        #expect(differing == 0)
+        #expect(replay.machine.workerCount == 501)
+    }
+
     @Test func anotherDecisionIsSeen() throws {
         let folder = Self.folder()
         defer { try? FileManager.default.removeItem(atPath: folder) }

@@ -1,0 +1,49 @@
+internal import Foundation
+internal import Protocol
+
+/// A worker as one run of bytes: there may be thousands of them, and a flight record begins with all.
+extension CoordinatorStateMachine.Worker: Codable {
+    init(from decoder: any Decoder) throws {
+        let bytes = try decoder.singleValueContainer().decode(Data.self)
+        var reader = FlightReader(Array(bytes)[...])
+        guard case .hello(let hello) = try reader.body(),
+            case .loadState(let load) = try reader.body(),
+            let stage = Stage(rawValue: try reader.byte())
+        else { throw FlightError("a worker is none of this version") }
+        self.init(
+            hello: hello, stage: stage, lastHeard: .nanoseconds(try reader.number()),
+            toldAt: .nanoseconds(try reader.number()))
+        self.load = load
+        phase = try reader.text()
+        appliedStep = try reader.number()
+        counter = try reader.word()
+        suspicion = try reader.number()
+        holdsState = try reader.flag()
+        hasLoaded = try reader.flag()
+        isLeaving = try reader.flag()
+    }
+
+    func encode(to encoder: any Encoder) throws {
+        var writer = FlightWriter()
+        writer.put(.hello(hello))
+        writer.put(.loadState(load))
+        writer.put(stage.rawValue)
+        writer.put(lastHeard)
+        writer.put(toldAt)
+        writer.put(phase)
+        writer.put(appliedStep)
+        writer.put(counter)
+        writer.put(suspicion)
+        for flag in [holdsState, hasLoaded, isLeaving] { writer.put(UInt8(flag ? 1 : 0)) }
+        var container = encoder.singleValueContainer()
+        try container.encode(Data(writer.bytes))
+    }
+}
+
+extension FlightWriter {
+    /// Nanoseconds; clocks here have no finer ones.
+    fileprivate mutating func put(_ duration: Duration) {
+        let (seconds, attoseconds) = duration.components
+        put(Int(seconds * 1_000_000_000 + attoseconds / 1_000_000_000))
+    }
+}
