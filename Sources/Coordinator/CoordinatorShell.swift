@@ -80,6 +80,13 @@ public final class CoordinatorShell {
     private var connections: Connections
     private let refusals = Refusals(label: "lineup.coordinator")
     private var mistakes: (since: ContinuousClock.Instant, count: Int)
+    /// Notes for the ledger that one transaction is to write, and what is sent after it.
+    private var notes: [LedgerNote] = []
+    private var outbox: [(body: WireBody, worker: String, route: Data)] = []
+    /// The message that was sent last, as bytes: a plan goes to many.
+    private var encoded: (body: WireBody, frame: Data)?
+    /// What every WELCOME says.
+    private let welcome: WireWelcome
     /// Version of the allow list that trainers know.
     private var toldVersion = 0
     private var outcome: CoordinatorOutcome?
@@ -136,7 +143,15 @@ public final class CoordinatorShell {
             advertised: options.bulkAdvertised, host: options.host, run: runID, folder: folder,
             admission: admission, refusals: refusals,
             report: { mailbox.post(.bulk($0)) })
-        for note in recovered.notes { perform([note]) }
+        var welcome = WireWelcome()
+        welcome.runName = folder.name
+        welcome.runDirectory = folder.path
+        welcome.settings = folder.settings.canonicalJSON
+        welcome.settingsDigest = folder.settings.digest
+        welcome.dataAddress = bulk.address
+        self.welcome = welcome
+        perform(recovered.notes)
+        flush()
         // An extended run has not ended any more.
         try? FileManager.default.removeItem(atPath: folder.finishedFile)
         try CoordinatorAddress(
@@ -197,11 +212,13 @@ public final class CoordinatorShell {
     }
 
     /// Tells the machine, and the record.
-    private func tell(_ input: CoordinatorInput) -> [CoordinatorAction] {
-        let now = now
-        // Before anybody is told to send one.
-        defer { bulk.expect(machine.awaitedCheckpoint) }
-        return flight.tell(input, now: now, machine: &machine)
+    ///
+    /// - Parameter frame: the message that the input is, as it came.
+    private func tell(_ input: CoordinatorInput, frame: [UInt8]? = nil) -> [CoordinatorAction] {
+        let actions = flight.tell(input, now: now, machine: &machine, frame: frame)
+        // Before anybody is told to send one; most messages decide nothing.
+        if frame == nil || !actions.isEmpty { bulk.expect(machine.awaitedCheckpoint) }
+        return actions
     }
 
     /// Runs until the run is finished, drained or cannot go on.
@@ -213,6 +230,7 @@ public final class CoordinatorShell {
             for input in mailbox.take() { handle(input) }
             perform(tell(.tick))
             admissionChanged()
+            flush()
             if clock.now >= nextStatus {
                 nextStatus = clock.now + .milliseconds(500)
                 refusals.report()
@@ -228,6 +246,7 @@ public final class CoordinatorShell {
     private var now: Duration { awake.now(at: clock.now - begun) }
 
     private func finish() throws {
+        flush()
         bulk.stop()
         refusals.report(isLast: true)
         if let file = flight.close(keep: true), outcome != .finished, outcome != .drained {
@@ -298,7 +317,7 @@ public final class CoordinatorShell {
             control.send([WireCodec.encode(.stop(.sayHelloAgain), run: runID)], to: route)
             return
         }
-        perform(tell(.received(body, from: worker)))
+        perform(tell(.received(body, from: worker), frame: Array(frame.bytes)))
     }
 
     private func refuse(_ route: Data, _ code: WireRefusal.Code, _ text: String) {
@@ -331,7 +350,7 @@ public final class CoordinatorShell {
         guard let (keys, version) = options.keys?.admission.trainers, version != toldVersion
         else { return }
         toldVersion = version
-        for worker in connections.trainers { send(.admission(WireAdmission(keys)), to: worker) }
+        for worker in connections.trainers { post(.admission(WireAdmission(keys)), to: worker) }
     }
 
     private func handle(_ input: Input) {
@@ -371,12 +390,12 @@ public final class CoordinatorShell {
 
     private func perform(_ action: CoordinatorAction) {
         switch action {
-        case .send(let body, let worker): send(body, to: worker)
+        case .send(let body, let worker): post(body, to: worker)
         case .commit(let record): commit(record)
         case .compareRedone(let record): compare(record)
-        case .workerJoined(let hello): record { try ledger.workerJoined(WorkerRecord(hello)) }
+        case .workerJoined(let hello): notes.append(.joined(WorkerRecord(hello)))
         case .workerLeft(let worker, let why):
-            record { try ledger.workerLeft(worker, at: Ledger.secondsSince1970(), why: why) }
+            notes.append(.left(worker, at: Ledger.secondsSince1970(), why: why))
         case .recordNumerics(let text):
             record { try ledger.setNumericsClasses(training: text) }
         case .forget: break
@@ -429,28 +448,50 @@ public final class CoordinatorShell {
         }
     }
 
-    private func send(_ body: WireBody, to worker: String) {
-        var body = body
-        if case .welcome(var welcome) = body {
-            welcome.runName = folder.name
-            welcome.runDirectory = folder.path
-            welcome.settings = folder.settings.canonicalJSON
-            welcome.settingsDigest = folder.settings.digest
-            welcome.dataAddress = bulk.address
-            if let keys = options.keys?.admission.trainers.keys {
-                welcome.admission = WireAdmission(keys)
-            }
-            body = .welcome(welcome)
-        }
-        guard let route = connections.route(to: worker),
-            control.send([WireCodec.encode(body, run: runID)], to: route)
-        else {
-            return logger.debug(
-                "a message found no connection", metadata: ["worker.id": "\(worker)"])
+    /// Sends a message, once the ledger holds what was noted before it.
+    private func post(_ body: WireBody, to worker: String) {
+        guard let route = connections.route(to: worker) else { return unsent(to: worker) }
+        if notes.isEmpty {
+            send(body, to: worker, at: route)
+        } else {
+            outbox.append((body, worker, route))
         }
     }
 
+    /// Writes what was noted, then sends what waits for it.
+    private func flush() {
+        guard !notes.isEmpty else { return }
+        record { try ledger.record(notes) }
+        notes = []
+        for (body, worker, route) in outbox { send(body, to: worker, at: route) }
+        outbox = []
+    }
+
+    private func send(_ body: WireBody, to worker: String, at route: Data) {
+        var body = body
+        if case .welcome(let specific) = body { body = .welcome(completed(specific)) }
+        if encoded?.body != body { encoded = (body, WireCodec.encode(body, run: runID)) }
+        if !control.send([encoded!.frame], to: route) { unsent(to: worker) }
+    }
+
+    private func unsent(to worker: String) {
+        logger.debug("a message found no connection", metadata: ["worker.id": "\(worker)"])
+    }
+
+    private func completed(_ specific: WireWelcome) -> WireWelcome {
+        var welcome = welcome
+        welcome.term = specific.term
+        welcome.committedStep = specific.committedStep
+        welcome.worker = specific.worker
+        welcome.datasetDigest = specific.datasetDigest
+        if let keys = options.keys?.admission.trainers.keys {
+            welcome.admission = WireAdmission(keys)
+        }
+        return welcome
+    }
+
     private func commit(_ record: ClusterCore.StepRecord) {
+        flush()
         let start = clock.now
         do {
             let history = try ledger.commitStep(
@@ -468,6 +509,7 @@ public final class CoordinatorShell {
     }
 
     private func compare(_ record: ClusterCore.StepRecord) {
+        flush()
         do {
             // What is redone writes nothing, so that the ledger itself refuses nobody.
             guard try ledger.reader.run()?.term == ledger.term else {
@@ -481,6 +523,7 @@ public final class CoordinatorShell {
     }
 
     private func recordEvaluation(_ rows: WireEvaluationRows, from worker: String) {
+        flush()
         do {
             let records = rows.metrics.map {
                 EvaluationRecord(
@@ -539,13 +582,12 @@ public final class CoordinatorShell {
             }
         logger.log(level: level, "\(text)", metadata: ["kind": "\(kind)"])
         machine.noteEvent(text)
-        record {
-            try ledger.insertEvent(
+        notes.append(
+            .event(
                 EventRecord(
                     time: Ledger.secondsSince1970(), kind: kind,
                     severity: EventRecord.Severity(rawValue: severity.rawValue) ?? .info,
-                    text: text))
-        }
+                    text: text)))
     }
 
     private func sendStatus() {
@@ -554,7 +596,7 @@ public final class CoordinatorShell {
         var status = machine.status(now: now)
         status.runName = folder.name
         status.runDirectory = folder.path
-        for observer in observers { send(.status(status), to: observer) }
+        for observer in observers { post(.status(status), to: observer) }
     }
 }
 

@@ -99,12 +99,10 @@ public final class Socket {
         set(ZMQ_LINGER, 1_000)
         set(ZMQ_SNDHWM, Int32(sendQueueMax))
         set(ZMQ_RCVHWM, Int32(receiveQueueMax))
-        // Heartbeats find half-open connections; a machine that is merely overloaded answers in time.
-        set(ZMQ_HEARTBEAT_IVL, 1_000)
-        set(ZMQ_HEARTBEAT_TIMEOUT, 15_000)
+        watchForHalfOpen(kind)
         // Who says nothing after connecting is turned out; the kernel's queue takes a mass join.
         set(ZMQ_HANDSHAKE_IVL, 3_000)
-        set(ZMQ_BACKLOG, 1_024)
+        set(ZMQ_BACKLOG, 8_192)
         set(ZMQ_RECONNECT_IVL, 100)
         set(ZMQ_RECONNECT_IVL_MAX, 2_000)
         var longest = Int64(frameBytesMax)
@@ -131,6 +129,22 @@ public final class Socket {
             zmq_close(monitor)
         }
         zmq_close(handle)
+    }
+
+    /// Finds half-open connections; a machine that is merely overloaded answers in time.
+    private func watchForHalfOpen(_ kind: Kind) {
+        guard kind == .server else {
+            set(ZMQ_HEARTBEAT_IVL, 1_000)
+            set(ZMQ_HEARTBEAT_TIMEOUT, 15_000)
+            return
+        }
+        // ZeroMQ looks through the timers of all its connections for every heartbeat that is answered:
+        // with thousands of them the kernel does it. The peers' own heartbeats are answered all the same.
+        set(ZMQ_TCP_KEEPALIVE, 1)
+        set(ZMQ_TCP_KEEPALIVE_IDLE, 5)
+        set(ZMQ_TCP_KEEPALIVE_INTVL, 5)
+        set(ZMQ_TCP_KEEPALIVE_CNT, 2)
+        set(ZMQ_TCP_MAXRT, 15_000)
     }
 
     /// An option without which the socket would not be safe.

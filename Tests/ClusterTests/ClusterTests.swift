@@ -1,8 +1,14 @@
 import Basics
 import FaultRig
 import Foundation
+import Protocol
 import Storage
 import Testing
+import Transport
+
+#if canImport(Glibc)
+    import Glibc
+#endif
 
 /// Real processes on real data; one test at a time, since each wants the machine's cores.
 @Suite(.serialized) struct ClusterTests {
@@ -40,6 +46,40 @@ import Testing
         for (worker, count) in share {
             #expect(Double(count) >= 0.5 * 96 / Double(trainers), "\(worker) computed \(count)")
         }
+    }
+
+    @Test(.timeLimit(.minutes(2)))
+    func whoIsWelcomedIsInTheLedger() throws {
+        let run = LocalRun.folder("welcomed")
+        let coordinator = try LineupProcess(
+            ["coordinator", run, "--bind", "tcp://127.0.0.1:*"] + LocalRun.settings(steps: 24))
+        let address = try LocalRun.address(of: coordinator)
+        let reader = try LedgerReader(run: run)
+        let context = Context()
+        // At once, so that one turn of the coordinator writes many.
+        let links = try (0..<60).map { number in
+            let link = try WorkerLink(
+                context, coordinator: address, role: .trainer, keys: nil, host: "host\(number)")
+            var hello = WireHello()
+            hello.lineupVersion = "0.1.0"
+            hello.role = .trainer
+            hello.worker = link.worker
+            link.send(.hello(hello))
+            return link
+        }
+        for link in links {
+            var isWelcome = false
+            while !isWelcome {
+                Poller.wait([link.socket], timeout: .milliseconds(100))
+                isWelcome = try link.receive().contains {
+                    if case .welcome = $0 { true } else { false }
+                }
+            }
+            #expect(try reader.workers().contains { $0.worker == link.worker && $0.left == nil })
+        }
+        coordinator.send(SIGTERM)
+        #expect(try coordinator.wait() == 75, "\(coordinator.errors)")
+        #expect(try reader.workers().map(\.why).allSatisfy { $0 != nil })
     }
 
     @Test(.timeLimit(.minutes(4)))
