@@ -28,6 +28,8 @@ struct Cluster {
     let coordinatorCores: [Int]?
     /// Folder of keys, nil without keys.
     var keys: String?
+    /// Trainers that the first step waits for; all of `trainers` where nil.
+    var expectedTrainers: Int?
     var keepsFolder = false
 
     /// Trains from the beginning to the end of the schedule.
@@ -58,7 +60,8 @@ struct Cluster {
             "coordinator", executable: lineup,
             arguments: [
                 "coordinator", folder, "--bind", "tcp://127.0.0.1:*", "--supervised",
-                "--expect-trainers", "\(trainers.count)", "--data-root", dataRoot,
+                "--expect-trainers", "\(expectedTrainers ?? trainers.count)", "--data-root",
+                dataRoot,
             ] + keyArguments + overrides.flatMap { ["--set", $0] }, cores: coordinatorCores,
             log: logs + "/coordinator.log", answers: false)
         let address: String
@@ -138,6 +141,17 @@ final class RunningCluster {
         guard fields.count > 13, let user = Double(fields[12]), let system = Double(fields[13])
         else { throw BenchFailure("/proc says nothing of the coordinator's processor time") }
         return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
+    }
+
+    /// Memory of the coordinator at its largest, in megabytes.
+    func coordinatorMegabytes() throws -> Double {
+        let text = try String(
+            contentsOfFile: "/proc/\(coordinator.identifier)/status", encoding: .utf8)
+        let line = text.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
+        guard let kibibytes = line?.split(whereSeparator: \.isWhitespace).dropFirst().first,
+            let count = Double(kibibytes)
+        else { throw BenchFailure("/proc says nothing of the coordinator's memory") }
+        return count * 1024 / 1e6
     }
 
     /// Lets every process run on.

@@ -64,6 +64,11 @@ struct MeasureCommand: ParsableCommand {
     func run() throws {
         signal(SIGPIPE, SIG_IGN)
         let chosen = try chosenParts()
+        // Stub workers are a connection or two each.
+        var files = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &files)
+        files.rlim_cur = files.rlim_max
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &files)
         let own = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
         let beside = URL(fileURLWithPath: own).deletingLastPathComponent().path + "/lineup"
         let folder = URL(fileURLWithPath: work).standardizedFileURL.path
@@ -178,7 +183,7 @@ struct Part: Sendable {
         .faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything,
         .faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators,
         .securityControl, .securityStrangers, .securityJoins,
-        .ledger, .flight,
+        .controlJoins, .controlLeases, .ledger, .flight,
     ]
 
     /// Settings of a run whose steps are all alike and whose images are decoded once.

@@ -183,8 +183,10 @@ extension Part {
                 overrides: small, trainers: [], coordinatorCores: nil, keys: folder.path
             ).start()
             defer { cluster.end() }
-            series.append(
-                try joinSeconds(count, keys: keys, address: cluster.address))
+            let begun = ContinuousClock.now
+            let stubs = try StubWorkers(trainers: count, keys: keys, address: cluster.address)
+            series.append((ContinuousClock.now - begun).inSeconds)
+            withExtendedLifetime(stubs) {}
             say("security-joins round \(round + 1) of \(rounds): \(series[round]) s")
         }
         let seconds = Series(series)
@@ -197,37 +199,6 @@ extension Part {
                     isMet: seconds.median <= 1.5)
             ], notes: ["each join is a row in the ledger"],
             seconds: (ContinuousClock.now - start).inSeconds)
-    }
-
-    private static func joinSeconds(
-        _ count: Int, keys: WorkerKeys, address: String
-    ) throws -> Double {
-        let context = try Context(keys: keys.own, refusals: Refusals(label: "bench")) { _ in false }
-        let begun = ContinuousClock.now
-        let links = try (0..<count).map { number in
-            let link = try WorkerLink(
-                context, coordinator: address, role: .trainer, keys: keys, host: "bench\(number)")
-            var hello = WireHello()
-            hello.lineupVersion = "0.1.0"
-            hello.role = .trainer
-            hello.worker = link.worker
-            link.send(.hello(hello))
-            return link
-        }
-        var waiting = links
-        while !waiting.isEmpty {
-            guard ContinuousClock.now - begun < .seconds(60) else {
-                throw BenchFailure("\(waiting.count) of \(count) were not welcomed within 60 s")
-            }
-            Poller.wait(Array(waiting.prefix(1)).map(\.socket), timeout: .milliseconds(10))
-            waiting = try waiting.filter { link in
-                _ = try link.connectionEvents()
-                return try !link.receive().contains { body in
-                    if case .welcome = body { true } else { false }
-                }
-            }
-        }
-        return (ContinuousClock.now - begun).inSeconds
     }
 }
 
