@@ -54,7 +54,8 @@ extension CoordinatorStateMachine {
             workers[worker]!.lastHeard = now
             return [.send(.welcome(welcome(worker)), to: worker)]
         }
-        if workers[worker] != nil {
+        if let known = workers[worker] {
+            if known.awayAt != nil, standsAtCursor(hello) { return cameBack(hello, now: now) }
             actions += workerGone(worker, why: "started over", failed: false, now: now)
         }
         var entry = Worker(hello: hello, lastHeard: now, toldAt: now)
@@ -72,6 +73,24 @@ extension CoordinatorStateMachine {
         // The shell adds settings and addresses.
         actions.append(.send(.welcome(welcome(worker)), to: worker))
         return actions
+    }
+
+    /// Whether a worker has the state on which the step in flight stands, or the effect that makes it.
+    private func standsAtCursor(_ hello: WireHello) -> Bool {
+        guard hello.hasState_p else { return false }
+        if hello.stateStep == UInt64(cursor) { return hello.history == history }
+        return hello.stateStep + 1 == UInt64(cursor) && hello.hasStaged_p
+            && hello.stagedStep == UInt64(cursor) && hello.stagedDigest == lastCommit?.digest
+    }
+
+    /// A member's connection broke and is there again: nothing has changed but what was under way.
+    private mutating func cameBack(_ hello: WireHello, now: Duration) -> [CoordinatorAction] {
+        let id = hello.worker
+        workers[id]!.hello = hello
+        workers[id]!.awayAt = nil
+        workers[id]!.lastHeard = now
+        return [.send(.welcome(welcome(id)), to: id)]
+            + (phase == .stepping ? sendPlan(to: [id], now: now) : [])
     }
 
     /// A process that is started again has another name, but the same key.

@@ -16,6 +16,7 @@ extension CoordinatorStateMachine {
             step: step, samples: samples(step), scalars: scalars,
             slotCount: configuration.slotCount, audit: configuration.audit, now: now)
         flightCount += 1
+        flightGeneration = generation
         // Members of an earlier term's fold may have been others.
         if configuration.audit.isOn { flight!.fold = Int(term & 0xFF_FFFF) << 8 }
         flight!.donor = join?.step == cursor ? join!.donor : ""
@@ -145,10 +146,13 @@ extension CoordinatorStateMachine {
     }
 
     mutating func sendPlan(to names: [String], now: Duration) -> [CoordinatorAction] {
-        let body = WireBody.plan(plan())
+        let plan = plan()
+        var brief = plan
+        brief.samples = []
         return names.map { id in
             workers[id]!.toldAt = now
-            return .send(body, to: id)
+            let hasBegun = workers[id]!.begunStep == flight!.step
+            return .send(.plan(hasBegun ? brief : plan), to: id)
         }
     }
 
@@ -174,6 +178,7 @@ extension CoordinatorStateMachine {
             if slotSeconds.count > 64 { slotSeconds.removeFirst() }
         }
         flight!.movedAt = now
+        workers[worker]!.begunStep = flight!.step
         guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
         guard !flight!.awaitsAudit(of: slot) else { return [] }
         // Whoever else has it under way need not go on.
@@ -521,7 +526,7 @@ extension CoordinatorStateMachine {
             guard claims + open.count <= wanted else { continue }
             let timely = open.filter { lease in
                 let isLate = late.map { now - lease.since > $0 } ?? false
-                return !isLate && !isSilent(lease.worker, now: now)
+                return !isLate && !isAbsent(lease.worker, now: now)
             }
             guard claims + timely.count < wanted,
                 let slow = open.first(where: { !timely.contains($0) })?.worker
@@ -531,7 +536,7 @@ extension CoordinatorStateMachine {
                 let busy = (0..<configuration.slotCount).reduce(into: Set<String>()) {
                     $0.formUnion(flight!.openLeases(of: $1).map(\.worker))
                 }
-                helpers = roster.all.filter { !busy.contains($0) && !isSilent($0, now: now) }
+                helpers = roster.all.filter { !busy.contains($0) && !isAbsent($0, now: now) }
                     .reversed()
             }
             guard
@@ -545,7 +550,7 @@ extension CoordinatorStateMachine {
                 .event(
                     kind: "leased_again", severity: .info,
                     text: "slot \(slot) of step \(flight!.step) goes to \(helper) too: "
-                        + "\(slow) \(isSilent(slow, now: now) ? "is silent" : "takes long")"))
+                        + "\(slow) \(isAbsent(slow, now: now) ? "is silent" : "takes long")"))
         }
         return actions.isEmpty ? [] : actions + replan(now: now)
     }
@@ -557,6 +562,11 @@ extension CoordinatorStateMachine {
                 && flight!.openLeases(of: slot).isEmpty
         }
         return slot.map { compareClaims(of: $0, now: now) } ?? []
+    }
+
+    /// Whether nothing is to be expected of a worker for the moment.
+    private func isAbsent(_ id: String, now: Duration) -> Bool {
+        workers[id]?.awayAt != nil || isSilent(id, now: now)
     }
 
     private func isSilent(_ id: String, now: Duration) -> Bool {
@@ -604,6 +614,7 @@ extension CoordinatorStateMachine {
         _ message: WireProgress, from id: String, now: Duration
     ) -> [CoordinatorAction] {
         workers[id]!.phase = message.phase.clipped(32)
+        workers[id]!.begunStep = Int(clamping: message.planStep)
         if workers[id]!.counter != message.counter {
             workers[id]!.counter = message.counter
             flight?.movedAt = now

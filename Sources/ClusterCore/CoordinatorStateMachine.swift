@@ -61,6 +61,10 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         /// When it was last told something that it may not have got.
         var toldAt: Duration
         var isLeaving = false
+        /// When its connection broke; nil while it has one.
+        var awayAt: Duration?
+        /// The last step that it has begun, and has the samples of.
+        var begunStep = 0
         /// Folds in which it said something else than the others.
         var suspicion = 0
     }
@@ -221,6 +225,8 @@ public struct CoordinatorStateMachine: Codable, Sendable {
 
     /// How often a step was begun in this term.
     public internal(set) var flightCount = 0
+    /// The generation in which the step in flight was begun.
+    public internal(set) var flightGeneration: UInt64 = 0
 
     /// Everything that is kept of workers, for limits on memory.
     public var workerCount: Int { workers.count }
@@ -285,8 +291,16 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     }
 
     /// The connection of a worker is closed.
+    ///
+    /// A member whose connection broke is back at once; one that has died is not. Meanwhile those who
+    /// have nothing left to compute take what it has.
     public mutating func disconnected(_ worker: String, now: Duration) -> [CoordinatorAction] {
-        workerGone(worker, why: "connection lost", failed: true, now: now)
+        guard roster.contains(worker), roster.count > 1 else {
+            return workerGone(worker, why: "connection lost", failed: true, now: now)
+        }
+        workers[worker]!.awayAt = now
+        silenceCheckedUntil = nil
+        return phase == .stepping ? speculate(now: now) : []
     }
 
     /// The ledger refuses to write: a newer term has begun.
@@ -344,19 +358,27 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         var until = now + configuration.silenceMax
         for id in order.all {
             guard let worker = workers[id], worker.hello.role != .observer else { continue }
-            // Loading data and engine may take its time; a dead process is seen by its connection.
-            let limit =
-                worker.stage == .preparing
-                ? configuration.silenceMax * 24 : configuration.silenceMax
-            guard now - worker.lastHeard > limit else {
-                until = min(until, worker.lastHeard + limit)
-                continue
+            let deadline = deadline(of: worker)
+            if now <= deadline {
+                until = min(until, deadline)
+            } else if worker.awayAt != nil {
+                actions += workerGone(id, why: "connection lost", failed: true, now: now)
+            } else {
+                let silent = now - worker.lastHeard
+                actions += expel(
+                    id, why: "silent for \(silent.components.seconds) s", now: now)
             }
-            actions += expel(
-                id, why: "silent for \((now - worker.lastHeard).components.seconds) s", now: now)
         }
         silenceCheckedUntil = until
         return actions
+    }
+
+    /// Until when a worker of which nothing is heard is not let go.
+    private func deadline(of worker: Worker) -> Duration {
+        if let awayAt = worker.awayAt { return awayAt + configuration.reconnectGrace }
+        // Loading data and engine may take its time; a dead process is seen by its connection.
+        let isPreparing = worker.stage == .preparing
+        return worker.lastHeard + configuration.silenceMax * (isPreparing ? 24 : 1)
     }
 
     /// Lets go of a worker and tells it; it may come back.

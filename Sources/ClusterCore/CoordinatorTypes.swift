@@ -28,6 +28,8 @@ public struct CoordinatorConfiguration: Codable, Sendable {
     public var silenceMax: Duration
     /// A slot whose holder is silent for longer goes to a second member as well.
     public var suspicionMin: Duration
+    /// How long a member whose connection broke stays one.
+    public var reconnectGrace: Duration
     /// How long a new term waits for the trainers of the last one.
     public var returnPatience: Duration
     /// What a worker lacks is said again after this time.
@@ -53,7 +55,8 @@ public struct CoordinatorConfiguration: Codable, Sendable {
         checkpointMaxLagSteps: Int, evaluationSets: [String], evaluationTimeout: Duration,
         expectedTrainers: Int = 1, expectedEvaluators: Int = 0,
         startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(5),
-        suspicionMin: Duration = .seconds(1), returnPatience: Duration = .seconds(1),
+        suspicionMin: Duration = .seconds(1), reconnectGrace: Duration = .milliseconds(200),
+        returnPatience: Duration = .seconds(1),
         repeatInterval: Duration = .milliseconds(500),
         recoveryInterval: Duration? = .seconds(60), retention: CheckpointRetention? = nil,
         stepsAhead: Int = 3, audit: Audit = .none, isBitwise: Bool = true,
@@ -72,6 +75,7 @@ public struct CoordinatorConfiguration: Codable, Sendable {
         self.startPatience = startPatience
         self.silenceMax = silenceMax
         self.suspicionMin = suspicionMin
+        self.reconnectGrace = reconnectGrace
         self.returnPatience = returnPatience
         self.repeatInterval = repeatInterval
         self.recoveryInterval = recoveryInterval

@@ -148,7 +148,13 @@ public struct ExchangeStateMachine: Codable, Sendable {
         guard wantsResult(block) else { return [] }
         markFinished(block)
         if auditor(of: block) == me { folded[block] = digest }
-        return isComplete ? [.complete] : []
+        var actions: [Action] = []
+        // Whoever owned it has gone, and may not have told everybody.
+        let audience = audience
+        if owner(of: block) == me, !audience.isEmpty {
+            actions.append(.broadcast(blocks: [block], to: audience))
+        }
+        return isComplete ? actions + [.complete] : actions
     }
 
     /// A block was folded a second time.
@@ -222,6 +228,14 @@ public struct ExchangeStateMachine: Codable, Sendable {
             }
         }
         return actions
+    }
+
+    /// The connection to a member or listener broke and is there again: what was under way on it is lost.
+    public func reconnected(_ peer: String) -> [Action] {
+        guard peer != me, (members + listeners).contains(peer) else { return [] }
+        let results = finished.indices.filter { finished[$0] && owner(of: $0) == me }
+        let open = finished.indices.filter { folds($0, peer) }
+        return resultsWanted(results, by: peer) + partialsWanted(open, by: peer)
     }
 
     /// A member lacks finished blocks.

@@ -35,6 +35,8 @@ public enum TrainerInput: Sendable {
     case blockAudited(Int, digest: UInt64)
     /// A peer lacks blocks.
     case wanted([Int], partials: Bool, by: String)
+    /// The data connection to a peer broke and is there again.
+    case peerReconnected(String)
     /// The effect is digested.
     case effectDigested(step: Int, fold: Int, digest: UInt64, state: UInt64, epoch: Int)
     /// The effect is applied.
@@ -74,6 +76,7 @@ extension TrainerStateMachine: RecordedMachine {
         case .blockAudited(let block, let digest): return blockAudited(block, digest: digest)
         case .wanted(let blocks, let partials, let peer):
             return wanted(blocks, partials: partials, by: peer)
+        case .peerReconnected(let peer): return peerReconnected(peer)
         case .effectDigested(let step, let fold, let digest, let state, let epoch):
             return effectDigested(
                 step: step, fold: fold, digest: digest, state: state, epoch: epoch)
@@ -137,6 +140,9 @@ extension TrainerStateMachine: RecordedMachine {
             writer.put(blocks.count)
             for block in blocks { writer.put(block) }
             writer.put(UInt8(partials ? 1 : 0))
+            writer.put(peer)
+        case .peerReconnected(let peer):
+            writer.put(UInt8(19))
             writer.put(peer)
         case .effectDigested(let step, let fold, let digest, let state, let epoch):
             writer.put(UInt8(16))
@@ -209,6 +215,7 @@ extension TrainerStateMachine: RecordedMachine {
             for _ in 0..<count { blocks.append(try reader.number()) }
             let partials = try reader.flag()
             return .wanted(blocks, partials: partials, by: try reader.text())
+        case 19: return .peerReconnected(try reader.text())
         case 16:
             let (step, fold) = (try reader.number(), try reader.number())
             let (digest, state) = (try reader.word(), try reader.word())
@@ -241,6 +248,7 @@ extension TrainerStateMachine: RecordedMachine {
         case .blockAudited(let block, let digest): "second fold of block \(block) is \(digest)"
         case .wanted(let blocks, let partials, let peer):
             "\(peer) wants \(blocks.count) \(partials ? "partials" : "blocks")"
+        case .peerReconnected(let peer): "connected to \(peer) again"
         case .effectDigested(let step, _, let digest, _, _): "effect of step \(step) is \(digest)"
         case .applied(let step, _): "applied step \(step)"
         }

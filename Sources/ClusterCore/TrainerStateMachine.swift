@@ -450,7 +450,10 @@ public struct TrainerStateMachine: Codable, Sendable {
         if let work, work.plan.step == plan.step, work.plan.history == plan.history {
             return planChanged(plan, isRepeated: isRepeated)
         }
-        guard step > appliedStep, step <= appliedStep + Self.backlogMax + 1 else { return [] }
+        guard step > appliedStep, step <= appliedStep + Self.backlogMax + 1,
+            // Those who have begun are not told the samples again.
+            !plan.samples.isEmpty
+        else { return [] }
         plans[step] = plan
         return advance()
     }
@@ -761,6 +764,11 @@ public struct TrainerStateMachine: Codable, Sendable {
             ? work.exchange.partialsWanted(blocks, by: peer)
             : work.exchange.resultsWanted(blocks, by: peer)
         return actions.map { .exchange($0) }
+    }
+
+    /// The data connection to a peer broke and is there again.
+    public func peerReconnected(_ peer: String) -> [TrainerAction] {
+        work?.exchange.reconnected(peer).map { .exchange($0) } ?? []
     }
 
     private mutating func digestIfComplete() -> [TrainerAction] {

@@ -21,6 +21,8 @@ extension CoordinatorStateMachine.Worker: Codable {
         holdsState = try reader.flag()
         hasLoaded = try reader.flag()
         isLeaving = try reader.flag()
+        begunStep = try reader.number()
+        if try reader.flag() { awayAt = .nanoseconds(try reader.number()) }
     }
 
     func encode(to encoder: any Encoder) throws {
@@ -35,6 +37,9 @@ extension CoordinatorStateMachine.Worker: Codable {
         writer.put(counter)
         writer.put(suspicion)
         for flag in [holdsState, hasLoaded, isLeaving] { writer.put(UInt8(flag ? 1 : 0)) }
+        writer.put(begunStep)
+        writer.put(UInt8(awayAt == nil ? 0 : 1))
+        if let awayAt { writer.put(awayAt) }
         var container = encoder.singleValueContainer()
         try container.encode(Data(writer.bytes))
     }

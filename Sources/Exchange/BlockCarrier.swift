@@ -16,6 +16,7 @@ public final class BlockCarrier {
         let socket: Socket
         /// What can be read of it, and it of this process; nil over a network.
         let memory: PeerMemory?
+        var isBroken = false
     }
 
     /// What a block belongs to.
@@ -59,6 +60,7 @@ public final class BlockCarrier {
             let socket = try Socket(
                 context, .dealer, identity: me, frameBytesMax: WireCodec.headerBytesMax)
             do throws(TransportError) {
+                try socket.watchConnections()
                 try socket.connect(member.dataAddress)
             } catch {
                 // That peer alone is unreachable; the coordinator sees that it gets nothing.
@@ -69,6 +71,24 @@ public final class BlockCarrier {
                 addresses: member.dataAddress, socket: socket,
                 memory: Address.memory(in: member.dataAddress).flatMap { PeerMemory($0) })
         }
+    }
+
+    /// Peers whose connection has broken and is there again since the last call: what was under way is
+    /// lost.
+    public func reconnected() -> [String] {
+        var found: [String] = []
+        for (name, peer) in peers {
+            for event in peer.socket.connectionEvents() {
+                switch event {
+                case .closed: peers[name]!.isBroken = true
+                case .opened where peers[name]!.isBroken:
+                    peers[name]!.isBroken = false
+                    found.append(name)
+                case .opened, .failed: break
+                }
+            }
+        }
+        return found.sorted()
     }
 
     /// Sends copies of blocks while `body` runs, to whoever has asked for what it lacks.

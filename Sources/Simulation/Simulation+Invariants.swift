@@ -55,6 +55,8 @@ extension Simulation {
                         + "\(trainer.machine.step)")
             }
         }
+        // Where several members go at once, the step of the first plans may be over already.
+        guard plan.generation >= process.machine.flightGeneration else { return }
         let flight = process.machine.flightCount
         if process.index != leasesOf.coordinator || flight != leasesOf.flight {
             leasesOf = (process.index, flight, [:])

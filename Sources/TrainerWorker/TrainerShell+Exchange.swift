@@ -57,6 +57,12 @@ extension TrainerShell {
 
     // MARK: In
 
+    func sendAgain() {
+        for peer in carrier.reconnected() {
+            carrier.copying { perform(tell(.peerReconnected(peer))) }
+        }
+    }
+
     func receiveData() {
         // A bounded share, so that control messages and progress are never late.
         for _ in 0..<256 {

@@ -202,6 +202,7 @@ public final class TrainerShell {
                 end = .failure(error)
             }
             for input in mailbox.take() where end == nil { handle(input) }
+            sendAgain()
             perform(tell(.tick))
             refusals.report()
             checkPatience()

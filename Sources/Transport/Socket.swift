@@ -103,7 +103,7 @@ public final class Socket {
         // Who says nothing after connecting is turned out; the kernel's queue takes a mass join.
         set(ZMQ_HANDSHAKE_IVL, 3_000)
         set(ZMQ_BACKLOG, 8_192)
-        set(ZMQ_RECONNECT_IVL, 100)
+        set(ZMQ_RECONNECT_IVL, 20)
         set(ZMQ_RECONNECT_IVL_MAX, 2_000)
         var longest = Int64(frameBytesMax)
         zmq_setsockopt(handle, ZMQ_MAXMSGSIZE, &longest, MemoryLayout<Int64>.size)

@@ -34,7 +34,7 @@ import Testing
         let judge = try #require(cluster.holders(of: 0).first { !holders.contains($0) })
         for worker in cluster.machine.members { cluster.ready(worker) }
         #expect(cluster.commits.isEmpty)
-        cluster.take(cluster.machine.disconnected(judge, now: .zero))
+        cluster.hear(.goodbye(WireGoodbye()), from: judge)
         cluster.tick(at: .milliseconds(100))
         let next = try #require(
             cluster.holders(of: 0).first { !holders.contains($0) && $0 != judge })

@@ -28,7 +28,7 @@ struct ExchangeRig {
     let blockCount: Int
     var members: [String: Member] = [:]
     var order: [String] = []
-    var wire: [(to: String, Packet)] = []
+    var wire: [(from: String, to: String, Packet)] = []
 
     init(members names: [String], slotCount: Int, blockCount: Int, audited: Set<Int> = []) {
         self.slotCount = slotCount
@@ -72,7 +72,8 @@ struct ExchangeRig {
             case .sendPartial(let run, let blocks, let peer):
                 for block in blocks {
                     wire.append(
-                        (peer, .partial(run, block: block, sum(run, block: block, at: name)!)))
+                        (name, peer, .partial(run, block: block, sum(run, block: block, at: name)!))
+                    )
                 }
             case .keepPartial, .combine, .wantPartials, .wantResults: break
             case .finish(let blocks):
@@ -91,7 +92,8 @@ struct ExchangeRig {
             case .broadcast(let blocks, let peers):
                 for block in blocks {
                     for peer in peers {
-                        wire.append((peer, .result(block: block, members[name]!.results[block]!)))
+                        wire.append(
+                            (name, peer, .result(block: block, members[name]!.results[block]!)))
                     }
                 }
             case .complete: members[name]!.isComplete = true
@@ -106,7 +108,7 @@ struct ExchangeRig {
     }
 
     mutating func deliver(_ place: Int) {
-        let (name, packet) = wire.remove(at: place)
+        let (_, name, packet) = wire.remove(at: place)
         guard members[name] != nil else { return }
         switch packet {
         case .partial(let run, let block, let sum):
@@ -123,14 +125,21 @@ struct ExchangeRig {
         }
     }
 
-    mutating func kill(_ name: String) {
+    /// Some of what was under way from it is lost, too.
+    mutating func kill(_ name: String, _ random: inout CounterRandom) {
         members[name] = nil
         order.removeAll { $0 == name }
-        wire.removeAll { $0.to == name }
+        wire.removeAll { $0.to == name || $0.from == name && random.index(below: 2) == 0 }
         for other in order {
             let actions = members[other]!.machine.membersChanged(order)
             perform(actions, at: other)
         }
+    }
+
+    /// What is under way from one to the other is lost.
+    mutating func reset(_ name: String, to peer: String) {
+        wire.removeAll { $0.from == name && $0.to == peer }
+        perform(members[name]!.machine.reconnected(peer), at: name)
     }
 }
 
@@ -194,7 +203,7 @@ struct ExchangeRig {
             if events == deathAt || (waiting.isEmpty && rig.wire.isEmpty) {
                 guard rig.order.contains(victim) else { break }
                 waiting.removeAll { $0 == victim }
-                rig.kill(victim)
+                rig.kill(victim, &random)
                 // Its slots are leased again, each to somebody who may hold others already.
                 for slot in slots[victim] ?? [] {
                     let heir = rig.order[random.index(below: rig.order.count)]
@@ -213,6 +222,34 @@ struct ExchangeRig {
         let tree = ExchangeRig.expected(SlotRun(0, slotCount))
         for name in rig.order {
             #expect(rig.members[name]!.isComplete, "\(name) of \(rig.order)")
+            for block in 0..<4 { #expect(rig.members[name]!.results[block] == tree) }
+        }
+    }
+
+    @Test(arguments: 0..<100)
+    func whatABrokenConnectionLosesIsSentAgain(seed: Int) {
+        var random = CounterRandom(seed: UInt64(seed), purpose: .audit)
+        let names = (0..<2 + random.index(below: 4)).map { "t\($0)" }
+        let slotCount = 1 + random.index(below: 8)
+        var rig = ExchangeRig(members: names, slotCount: slotCount, blockCount: 4)
+        var waiting = names.indices.filter { $0 < slotCount }
+        var resets = 6
+        while !waiting.isEmpty || !rig.wire.isEmpty {
+            if resets > 0, !rig.wire.isEmpty, random.index(below: 5) == 0 {
+                resets -= 1
+                let packet = rig.wire[random.index(below: rig.wire.count)]
+                rig.reset(packet.from, to: packet.to)
+            } else if rig.wire.isEmpty || (!waiting.isEmpty && random.index(below: 4) == 0) {
+                let place = waiting.removeLast()
+                let slots = stride(from: place, to: slotCount, by: names.count)
+                rig.computed(names[place], Set(slots))
+            } else {
+                rig.deliver(random.index(below: rig.wire.count))
+            }
+        }
+        let tree = ExchangeRig.expected(SlotRun(0, slotCount))
+        for name in names {
+            #expect(rig.members[name]!.isComplete)
             for block in 0..<4 { #expect(rig.members[name]!.results[block] == tree) }
         }
     }
