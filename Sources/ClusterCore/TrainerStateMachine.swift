@@ -629,7 +629,8 @@ public struct TrainerStateMachine: Codable, Sendable {
             actions.append(
                 .compute(step: work.step, slots: new, samples: work.samples, epoch: epoch))
         }
-        let isShareDue = work.started.isSubset(of: work.doneSlots) && !work.done.isEmpty
+        let isShareDue =
+            work.started.isSubset(of: work.doneSlots) && !work.done.isEmpty && mayShare(plan)
         if plan.fold != before.fold {
             work.exchange = exchange(of: plan)
             work.digest = nil
@@ -663,11 +664,17 @@ public struct TrainerStateMachine: Codable, Sendable {
         work.started.insert(slot)
         work.done[slot] = done
         var actions: [TrainerAction] = [.send(.slotDone(done))]
-        if work.started.isSubset(of: work.doneSlots) {
+        if work.started.isSubset(of: work.doneSlots), mayShare(work.plan) {
             actions += work.exchange.slotsComputed(work.doneSlots).map { .exchange($0) }
         }
         self.work = work
         return actions + digestIfComplete()
+    }
+
+    /// Whether what this trainer computed goes into the sum. Where there are audits a step is committed
+    /// when its members' slots are compared: what others send might never be.
+    private func mayShare(_ plan: WirePlan) -> Bool {
+        !audit.isOn || plan.members.contains { $0.worker == me }
     }
 
     /// A slot could not be computed for a fault of its data: the lease goes back.
