@@ -1,6 +1,7 @@
 #pragma once
 #include <fcntl.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 // The C library shows memfd_create(2) and seals with its extensions alone; the numbers are the
@@ -17,7 +18,10 @@ static inline int lineup_memfd_seal_size(int descriptor) {
     return fcntl(descriptor, 1024 + 9 /* F_ADD_SEALS */, lineup_size_seals);
 }
 
-static inline int lineup_memfd_has_sealed_size(int descriptor) {
+// Of ordinary pages (huge ones can be taken away under a reader) and of a size that stays.
+static inline int lineup_memfd_is_sound(int descriptor) {
     const int seals = fcntl(descriptor, 1024 + 10 /* F_GET_SEALS */);
-    return seals >= 0 && (seals & lineup_size_seals) == lineup_size_seals;
+    struct statfs status;
+    return seals >= 0 && (seals & lineup_size_seals) == lineup_size_seals &&
+           fstatfs(descriptor, &status) == 0 && status.f_type == 0x01021994 /* TMPFS_MAGIC */;
 }

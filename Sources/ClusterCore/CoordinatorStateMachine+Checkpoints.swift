@@ -106,7 +106,7 @@ extension CoordinatorStateMachine {
         return [request(asked)]
     }
 
-    private func request(_ checkpoint: PendingCheckpoint) -> CoordinatorAction {
+    func request(_ checkpoint: PendingCheckpoint) -> CoordinatorAction {
         var message = WireSendCheckpoint()
         message.step = UInt64(checkpoint.step)
         message.recovery = checkpoint.isRecovery

@@ -55,7 +55,12 @@ extension CoordinatorStateMachine {
             return [.send(.welcome(welcome(worker)), to: worker)]
         }
         if let known = workers[worker] {
-            if known.awayAt != nil, standsAtCursor(hello) { return cameBack(hello, now: now) }
+            // Its HELLO may also be said twice.
+            if known.stage == .member, hello.role == known.hello.role, standsAtCursor(hello),
+                known.awayAt != nil || known.hello == hello
+            {
+                return cameBack(hello, now: now)
+            }
             actions += workerGone(worker, why: "started over", failed: false, now: now)
         }
         var entry = Worker(hello: hello, lastHeard: now, toldAt: now)
@@ -89,8 +94,11 @@ extension CoordinatorStateMachine {
         workers[id]!.hello = hello
         workers[id]!.awayAt = nil
         workers[id]!.lastHeard = now
-        return [.send(.welcome(welcome(id)), to: id)]
-            + (phase == .stepping ? sendPlan(to: [id], now: now) : [])
+        var actions: [CoordinatorAction] = [.send(.welcome(welcome(id)), to: id)]
+        if phase == .stepping { return actions + sendPlan(to: [id], now: now) }
+        if let lastCommit { actions.append(.send(.commit(lastCommit), to: id)) }
+        if let pending, pending.sender == id { actions.append(request(pending)) }
+        return actions
     }
 
     /// A process that is started again has another name, but the same key.
@@ -286,6 +294,7 @@ extension CoordinatorStateMachine {
         workers[id]!.load = message
         workers[id]!.hasLoaded = false
         workers[id]!.holdsState = false
+        workers[id]!.begunStep = 0
         workers[id]!.toldAt = now
         flight?.listenersReady[id] = nil
         return [.send(.loadState(message), to: id)]

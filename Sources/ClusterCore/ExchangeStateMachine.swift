@@ -104,8 +104,11 @@ public struct ExchangeStateMachine: Codable, Sendable {
     }
 
     /// Whether a received block is still wanted; the shell then keeps its bytes.
+    ///
+    /// While a block has an auditor its owner stays the same, and nobody else folds it for him.
     public func wantsResult(_ block: Int) -> Bool {
         finished.indices.contains(block) && !finished[block]
+            && !(audited.contains(block) && owner(of: block) == me)
     }
 
     /// Whether a received partial is still wanted.

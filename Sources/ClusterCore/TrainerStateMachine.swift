@@ -76,6 +76,8 @@ public struct TrainerStateMachine: Codable, Sendable {
     private(set) var phase = Phase.greeting
     private var isConnected = false
     private var isWelcome = false
+    /// Whether what was said before WELCOME may not have been heard.
+    private var isUnheard = false
     private var standing = Standing(term: 0, generation: 0)
     private var blockCount = 1
     /// Digests of the settings and the data set that it was welcomed with.
@@ -316,6 +318,7 @@ public struct TrainerStateMachine: Codable, Sendable {
         // A coordinator that was replaced may still speak.
         guard welcome.term >= standing.term else { return [] }
         isWelcome = true
+        isUnheard = true
         let digests = [welcome.settingsDigest, welcome.datasetDigest]
         if welcome.term > standing.term {
             standing = Standing(term: welcome.term, generation: 0)
@@ -443,7 +446,8 @@ public struct TrainerStateMachine: Codable, Sendable {
     private mutating func planReceived(_ plan: WirePlan) -> [TrainerAction] {
         let now = Standing(term: plan.term, generation: plan.generation)
         guard phase == .active || phase == .loading, now >= standing else { return [] }
-        let isRepeated = now == standing
+        let isRepeated = now == standing || isUnheard
+        isUnheard = false
         standing = now
         let step = Int(clamping: plan.step)
         if plan.hasPrevious { keep(plan.previous) }
@@ -671,8 +675,10 @@ public struct TrainerStateMachine: Codable, Sendable {
         return actions + digestIfComplete()
     }
 
-    /// Whether what this trainer computed goes into the sum. Where there are audits a step is committed
-    /// when its members' slots are compared: what others send might never be.
+    /// Whether what this trainer computed goes into the sum.
+    ///
+    /// Where there are audits a step is committed when its members' slots are compared: what others
+    /// send might never be.
     private func mayShare(_ plan: WirePlan) -> Bool {
         !audit.isOn || plan.members.contains { $0.worker == me }
     }

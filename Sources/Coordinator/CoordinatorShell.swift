@@ -82,6 +82,8 @@ public final class CoordinatorShell {
     private var mistakes: (since: ContinuousClock.Instant, count: Int)
     /// Notes for the ledger that one transaction is to write, and what is sent after it.
     private var notes: [LedgerNote] = []
+    /// Most notes and messages that wait for one another.
+    private static let unwrittenMax = 4_096
     private var outbox: [(body: WireBody, worker: String, route: Data)] = []
     /// The message that was sent last, as bytes: a plan goes to many.
     private var encoded: (body: WireBody, frame: Data)?
@@ -345,7 +347,10 @@ public final class CoordinatorShell {
         for (worker, route, why) in connections.closeDisallowed() {
             refuse(route, .role, why)
             note(kind: "refused", severity: .warning, text: "\(worker): \(why)")
-            perform(tell(.disconnected(worker)))
+            var goodbye = WireGoodbye()
+            goodbye.reason = why
+            goodbye.failed = true
+            perform(tell(.received(.goodbye(goodbye), from: worker)))
         }
         guard let (keys, version) = options.keys?.admission.trainers, version != toldVersion
         else { return }
@@ -451,6 +456,7 @@ public final class CoordinatorShell {
     /// Sends a message, once the ledger holds what was noted before it.
     private func post(_ body: WireBody, to worker: String) {
         guard let route = connections.route(to: worker) else { return unsent(to: worker) }
+        if notes.count + outbox.count >= Self.unwrittenMax { flush() }
         if notes.isEmpty {
             send(body, to: worker, at: route)
         } else {

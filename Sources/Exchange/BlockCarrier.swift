@@ -17,6 +17,12 @@ public final class BlockCarrier {
         /// What can be read of it, and it of this process; nil over a network.
         let memory: PeerMemory?
         var isBroken = false
+        /// When it was last reported as there again.
+        var reportedAt: ContinuousClock.Instant?
+        /// The last step in which it was told where blocks lie.
+        var referredAt = 0
+        /// Up to this step it gets blocks themselves.
+        var copiesUntil = 0
     }
 
     /// What a block belongs to.
@@ -36,7 +42,11 @@ public final class BlockCarrier {
     private let logger = Logger(label: "lineup.exchange")
     private var peers: [String: Peer] = [:]
     private let probe = SharedMemory(byteCount: 1)
+    /// Whether peers were told of the probe, and so may read.
+    private var isNear = false
     private var copies = false
+    /// Whoever asks for what lies in memory may be unable to read it, and gets blocks for so many steps.
+    private static let copySteps = 100
 
     /// Knows nobody yet.
     public init(_ context: Context, me: String) {
@@ -46,7 +56,9 @@ public final class BlockCarrier {
 
     /// The addresses of this trainer's data socket, with what its neighbours need beside them.
     public func addresses(_ bound: String) -> String {
-        probe.map { Address.adding($0.name, to: bound) } ?? bound
+        guard let probe, let near = Address.adding(probe.name, to: bound) else { return bound }
+        isNear = true
+        return near
     }
 
     /// One DEALER to each peer's data socket; those who are not named are let go.
@@ -69,12 +81,14 @@ public final class BlockCarrier {
             }
             peers[member.worker] = Peer(
                 addresses: member.dataAddress, socket: socket,
-                memory: Address.memory(in: member.dataAddress).flatMap { PeerMemory($0) })
+                memory: isNear
+                    ? Address.memory(in: member.dataAddress).flatMap { PeerMemory($0) } : nil)
         }
     }
 
-    /// Peers whose connection has broken and is there again since the last call: what was under way is
-    /// lost.
+    /// Peers whose connection has broken and is there again since the last call.
+    ///
+    /// What was under way is lost. Each peer is named at most once a second.
     public func reconnected() -> [String] {
         var found: [String] = []
         for (name, peer) in peers {
@@ -83,12 +97,21 @@ public final class BlockCarrier {
                 case .closed: peers[name]!.isBroken = true
                 case .opened where peers[name]!.isBroken:
                     peers[name]!.isBroken = false
+                    let now = ContinuousClock.now
+                    if let last = peer.reportedAt, now - last < .seconds(1) { continue }
+                    peers[name]!.reportedAt = now
                     found.append(name)
                 case .opened, .failed: break
                 }
             }
         }
         return found.sorted()
+    }
+
+    /// A peer asks for blocks of a step.
+    public func noteWant(from name: String, step: Int) {
+        guard let peer = peers[name], peer.referredAt == step else { return }
+        peers[name]!.copiesUntil = step + Self.copySteps
     }
 
     /// Sends copies of blocks while `body` runs, to whoever has asked for what it lacks.
@@ -104,11 +127,11 @@ public final class BlockCarrier {
     public func sendPartial(
         _ run: SlotRun, block: Int, of buffers: StepBuffers, _ stamp: Stamp, to name: String
     ) throws {
-        guard let peer = peers[name] else { return }
+        guard peers[name] != nil else { return }
         var header = header(.partial, block: block, buffers, stamp)
         header.low = UInt32(run.low)
         header.high = UInt32(run.high)
-        send(header, try buffers.outgoing(run, block: block), to: peer, copied: copies)
+        send(header, try buffers.outgoing(run, block: block), to: name, copied: copies)
     }
 
     /// Sends a finished block.
@@ -117,16 +140,18 @@ public final class BlockCarrier {
     public func sendResult(
         _ block: Int, of buffers: StepBuffers, _ stamp: Stamp, to name: String, keeps: Bool
     ) {
-        guard let peer = peers[name] else { return }
+        guard peers[name] != nil else { return }
         let header = header(.result, block: block, buffers, stamp)
-        send(header, buffers.finished(block), to: peer, copied: copies || keeps)
+        send(header, buffers.finished(block), to: name, copied: copies || keeps)
     }
 
     /// - Parameter copied: whether the block goes out as it is now, or as it is when it is read or has
     ///   its turn on the network; that is the same while the step is not over.
     private func send(
-        _ header: WireDataHeader, _ block: OutgoingBlock, to peer: Peer, copied: Bool
+        _ header: WireDataHeader, _ block: OutgoingBlock, to name: String, copied: Bool
     ) {
+        guard let peer = peers[name] else { return }
+        let step = Int(clamping: header.step)
         var header = header
         header.digest = block.digest
         if copied {
@@ -134,7 +159,8 @@ public final class BlockCarrier {
                 $0.copyMemory(from: block.bytes)
                 return WireCodec.encode(header)
             }
-        } else if let memory = block.memory, peer.memory != nil {
+        } else if let memory = block.memory, peer.memory != nil, step > peer.copiesUntil {
+            peers[name]!.referredAt = step
             header.memoryDescriptor = UInt32(memory.name.descriptor)
             header.memoryNonce = memory.name.nonce
             header.offset = UInt64(block.bytes.baseAddress! - UnsafeRawPointer(memory.base))

@@ -138,10 +138,9 @@ public final class StepBuffers {
         [effect] + slots.values + outgoing.filter { $0.key.count > 1 }.map(\.value.contribution)
     }
 
-    /// Keeps what was computed here.
+    /// Keeps what was computed here; peers may read it from now on, so that the first stays.
     public func keep(slot: Int, _ contribution: SlotContribution) {
-        slots[slot] = contribution
-        outgoing[SlotRun(slot, slot + 1)] = nil
+        if slots[slot] == nil { slots[slot] = contribution }
     }
 
     /// Keeps a partial sum.

@@ -111,7 +111,7 @@ extension TrainerShell {
             let payload = carrier.payload(
                 header, frame, from: peer, byteCount: layout.byteCount(block))
         else {
-            logger.warning("a block of a wrong size was ignored")
+            logger.warning("a block that has another size or cannot be read was ignored")
             return
         }
         if header.kind == .partial {
@@ -147,6 +147,7 @@ extension TrainerShell {
             let blocks = BlockCarrier.blocks(
                 wantedBy: header, frame, blockCount: layout!.blockCount)
         else { return }
+        carrier.noteWant(from: peer, step: Int(clamping: header.step))
         carrier.copying {
             perform(
                 tell(.wanted(blocks, partials: header.kind == .wantPartials, by: peer)))

@@ -83,8 +83,12 @@ public enum Address {
     static let localPrefix = "ipc://@"
 
     /// Adds the memory by which processes of this machine find out that they can read a process's.
-    public static func adding(_ memory: SharedMemory.Name, to addresses: String) -> String {
-        "\(addresses) \(memoryPrefix)\(memory.process)/\(memory.descriptor)/\(memory.nonce.hex)"
+    ///
+    /// - Returns: nil where the addresses name no Unix socket: nobody would count as near.
+    public static func adding(_ memory: SharedMemory.Name, to addresses: String) -> String? {
+        guard addresses.contains(" " + localPrefix) else { return nil }
+        return
+            "\(addresses) \(memoryPrefix)\(memory.process)/\(memory.descriptor)/\(memory.nonce.hex)"
     }
 
     /// The memory of whoever listens at an address, nil where none is said or it is on another

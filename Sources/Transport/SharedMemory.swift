@@ -119,14 +119,14 @@ private final class Mapping {
         defer { close(own) }
         var status = stat()
         guard fstat(own, &status) == 0, status.st_uid == geteuid(),
-            lineup_memfd_has_sealed_size(own) == 1, status.st_size > SharedMemory.pageBytes
+            lineup_memfd_is_sound(own) == 1, status.st_size > SharedMemory.pageBytes
         else { return nil }
         let size = Int(status.st_size)
         guard let base = mmap(nil, size, PROT_READ, MAP_SHARED, own, 0), base != MAP_FAILED else {
             return nil
         }
         bytes = UnsafeRawBufferPointer(start: base, count: size - SharedMemory.pageBytes)
-        nonce = (base + bytes.count).load(as: UInt64.self)
+        nonce = (base + bytes.count).loadUnaligned(as: UInt64.self)
     }
 
     deinit {

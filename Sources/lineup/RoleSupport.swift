@@ -71,7 +71,8 @@ final class DrainSignals: Sendable {
     }
 }
 
-/// Raises the limit on open files to what the system grants: every worker is a connection or two.
+/// Raises the limit on open files to what the system grants: every worker is a connection or two, and
+/// every gradient lies in memory that has a descriptor.
 func raiseOpenFileLimit() {
     var limit = rlimit()
     guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }

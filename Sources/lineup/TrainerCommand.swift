@@ -54,6 +54,7 @@ struct TrainerCommand: AsyncParsableCommand {
         StandardErrorLog.bootstrap()
         // Until there is a record to copy.
         signal(SIGUSR2, SIG_IGN)
+        raiseOpenFileLimit()
         let device = try parseDevice(device)
         let keys = try security.forWorker(coordinator: coordinator)
         if let advertise { try Address.checkAdvertised(advertise) }

@@ -47,6 +47,14 @@ import Testing
         #expect(cluster.events["worker_left"] == nil)
     }
 
+    @Test func aHelloThatIsSaidTwiceChangesNothing() {
+        var cluster = Self.away()
+        for time in [560, 570] {
+            cluster.hear(Self.hello(), from: "c", at: .milliseconds(time))
+            #expect(cluster.machine.members == ["a", "b", "c"])
+        }
+    }
+
     @Test func whoDoesNotComeBackIsGone() {
         var cluster = Self.away()
         cluster.tick(at: .milliseconds(690))
@@ -67,6 +75,7 @@ import Testing
     @Test func whoComesBackWithAnotherStateStartsOver() {
         for change: (inout WireHello) -> Void in [
             { $0.hasState_p = false }, { $0.history = 9 }, { $0.stateStep = 1 },
+            { $0.role = .evaluator }, { $0.role = .observer },
         ] {
             var cluster = Self.away()
             cluster.hear(Self.hello(change), from: "c", at: .milliseconds(560))

@@ -112,9 +112,12 @@ private final class Member {
     }
 
     @Test func memoryThatWasWrittenAgainIsRefused() throws {
-        let (left, mine, right, theirs) = try pair(memory: true)
+        let (left, _, right, theirs) = try pair(memory: true)
+        let mine = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 3, pool: left.pool)
         let own = contribution(left.pool, 5)
         mine.keep(slot: 1, own)
+        // A slot that is computed twice stays where peers read it.
+        mine.keep(slot: 1, contribution(left.pool, 5))
         try left.carrier.sendPartial(SlotRun(1, 2), block: 1, of: mine, stamp, to: "right")
         own.gradient.base[FlatLayout.blockElements + 77] += 1
         let (header, frame, peer) = try right.receive()
@@ -162,15 +165,60 @@ private final class Member {
         #expect(payload { $0.memoryNonce = 0 } == nil)
     }
 
-    @Test func aMemberWithoutMemoryIsReachedBySockets() throws {
-        let near = try Member("near", layout)
-        let far = try Member("far", layout, memory: false)
-        try near.carrier.connect([far.member])
+    /// Whoever names no memory of his own reads none of others, and is not told of any.
+    @Test(arguments: [true, false])
+    func memoryIsUsedWhereBothNameTheirs(senderIsNear: Bool) throws {
+        let sender = try Member("sender", layout, memory: senderIsNear)
+        let other = try Member("other", layout, memory: !senderIsNear)
+        try sender.carrier.connect([other.member])
         let buffers = StepBuffers(
-            step: 1, history: 0, layout: layout, slotCount: 1, pool: near.pool)
-        buffers.keep(slot: 0, contribution(near.pool, 1))
-        try near.carrier.sendPartial(SlotRun(0, 1), block: 0, of: buffers, stamp, to: "far")
-        #expect(try far.receive().frame.count == layout.byteCount(0))
+            step: 1, history: 0, layout: layout, slotCount: 1, pool: sender.pool)
+        buffers.keep(slot: 0, contribution(sender.pool, 1))
+        try sender.carrier.sendPartial(SlotRun(0, 1), block: 0, of: buffers, stamp, to: "other")
+        #expect(try other.receive().frame.count == layout.byteCount(0))
+    }
+
+    @Test func whoAsksForWhatLayInMemoryGetsBlocksForAWhile() throws {
+        let (left, mine, right, _) = try pair(memory: true)
+        func sent(_ buffers: StepBuffers) throws -> Int {
+            try left.carrier.sendPartial(SlotRun(0, 1), block: 0, of: buffers, stamp, to: "right")
+            return try right.receive().frame.count
+        }
+        left.carrier.noteWant(from: "right", step: 3)
+        #expect(try sent(mine) == 0)
+        left.carrier.noteWant(from: "right", step: 3)
+        #expect(try sent(mine) == layout.byteCount(0))
+        for (step, count) in [(103, layout.byteCount(0)), (104, 0)] {
+            let later = StepBuffers(
+                step: step, history: 8, layout: layout, slotCount: 3, pool: left.pool)
+            later.keep(slot: 0, contribution(left.pool, 1))
+            #expect(try sent(later) == count)
+        }
+    }
+
+    @Test func aPeerThatIsThereAgainIsReportedOnce() throws {
+        let near = try Member("near", layout)
+        let address: String
+        do {
+            let data = try Socket(Context(), .router, frameBytesMax: 1 << 20)
+            address = try data.bind("tcp://127.0.0.1:*")
+            var member = WireMember()
+            member.worker = "far"
+            member.dataAddress = address
+            try near.carrier.connect([member])
+            usleep(300_000)
+            #expect(near.carrier.reconnected() == [])
+        }
+        let data = try Socket(Context(), .router, frameBytesMax: 1 << 20)
+        _ = try data.bind(address)
+        var found: [String] = []
+        let deadline = ContinuousClock.now + .seconds(5)
+        while found.isEmpty, ContinuousClock.now < deadline {
+            found = near.carrier.reconnected()
+            usleep(20_000)
+        }
+        #expect(found == ["far"])
+        #expect(near.carrier.reconnected() == [])
     }
 
     @Test func requestsNameTheirBlocks() throws {

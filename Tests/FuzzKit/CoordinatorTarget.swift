@@ -176,6 +176,8 @@ struct CoordinatorTarget: FuzzTarget {
                 $0.worker = name
                 $0.role =
                     name.hasPrefix("t") ? .trainer : name.hasPrefix("e") ? .evaluator : .observer
+                // Whoever comes back may say that it is something else.
+                if random.chance(20) { $0.role = random.pick([.trainer, .evaluator, .observer]) }
                 $0.dataAddress = "tcp://10.0.0.1:4000"
                 guard name.hasPrefix("t"), random.chance(400) else { return }
                 $0.hasState_p = true

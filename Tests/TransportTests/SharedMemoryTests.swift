@@ -67,8 +67,10 @@ import Transport
     @Test func addressesTellOfMemoryToNeighboursAlone() throws {
         let memory = try #require(SharedMemory(byteCount: 1))
         let router = try Socket(Context(), .router, frameBytesMax: 1 << 20)
-        let told = Address.adding(
-            memory.name, to: try router.bindForData("tcp://127.0.0.1:*", host: "head"))
+        let told = try #require(
+            Address.adding(
+                memory.name, to: try router.bindForData("tcp://127.0.0.1:*", host: "head")))
+        #expect(Address.adding(memory.name, to: "tcp://head:5600") == nil)
         #expect(Address.memory(in: told) == memory.name)
         #expect(Address.choose(told).hasPrefix("ipc://"))
         // No Unix socket of that name here: the process is elsewhere.
