@@ -45,6 +45,9 @@ public final class BlockCarrier {
     /// Whether peers were told of the probe, and so may read.
     private var isNear = false
     private var copies = false
+    private var lookedAt: ContinuousClock.Instant?
+    /// Trainers turn their loop for every few messages; connections break rarely.
+    private static let lookInterval = Duration.milliseconds(20)
     /// Whoever asks for what lies in memory may be unable to read it, and gets blocks for so many steps.
     private static let copySteps = 100
 
@@ -90,6 +93,9 @@ public final class BlockCarrier {
     ///
     /// What was under way is lost. Each peer is named at most once a second.
     public func reconnected() -> [String] {
+        let now = ContinuousClock.now
+        if let lookedAt, now - lookedAt < Self.lookInterval { return [] }
+        lookedAt = now
         var found: [String] = []
         for (name, peer) in peers {
             for event in peer.socket.connectionEvents() {
@@ -97,7 +103,6 @@ public final class BlockCarrier {
                 case .closed: peers[name]!.isBroken = true
                 case .opened where peers[name]!.isBroken:
                     peers[name]!.isBroken = false
-                    let now = ContinuousClock.now
                     if let last = peer.reportedAt, now - last < .seconds(1) { continue }
                     peers[name]!.reportedAt = now
                     found.append(name)

@@ -218,6 +218,7 @@ private final class Member {
             usleep(20_000)
         }
         #expect(found == ["far"])
+        usleep(100_000)
         #expect(near.carrier.reconnected() == [])
     }
 
