@@ -2,8 +2,8 @@
 ///
 /// Whoever did not run did not listen either, so that time holds nobody's silence against them.
 public struct AwakeClock: Sendable {
-    /// A process that runs reads its clock far more often than this.
-    public static let pauseMin = Duration.seconds(1)
+    /// A process that runs reads its clock more often than this.
+    public static let pauseMin = Duration.milliseconds(250)
 
     private var read: Duration = .zero
     private var halted: Duration = .zero

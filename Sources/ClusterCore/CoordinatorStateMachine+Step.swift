@@ -173,19 +173,26 @@ extension CoordinatorStateMachine {
     ) -> [CoordinatorAction] {
         let slot = Int(done.slot)
         let claim = StepInFlight.Claim(worker: worker, attempt: attempt, done: done)
-        if flight!.record(claim, slot: slot) {
-            slotSeconds.append((now - flight!.startedAt).seconds)
-            if slotSeconds.count > 64 { slotSeconds.removeFirst() }
-        }
+        flight!.record(claim, slot: slot, now: now)
         flight!.movedAt = now
         workers[worker]!.begunStep = flight!.step
         guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
         guard !flight!.awaitsAudit(of: slot) else { return [] }
         // Whoever else has it under way need not go on.
-        let others = flight!.openLeases(of: slot)
-        guard !others.isEmpty else { return commitIfReady(now: now) }
-        for other in others { flight!.release(slot, of: other.worker) }
-        return replan(now: now)
+        // Who only listens by now does not share what it has computed; the others go on.
+        if flight!.leases[slot].contains(where: { $0.worker == worker }) {
+            for other in flight!.openLeases(of: slot) {
+                flight!.release(slot, of: other.worker)
+                flight!.isReplanDue = true
+            }
+        }
+        if flight!.isShort, !flight!.hasAllResults {
+            let actions = speculate(now: now)
+            if !actions.isEmpty { return actions }
+        }
+        guard flight!.isReplanDue else { return commitIfReady(now: now) }
+        // One plan for many slots, and none too late for the end of the step.
+        return flight!.hasAllResults ? replan(now: now) : []
     }
 
     /// Something about the step has changed: a new generation, in which everybody says READY anew.
@@ -195,6 +202,7 @@ extension CoordinatorStateMachine {
             if Planted.has(.readyKeptAcrossGenerations) { return sendPlan(now: now) }
         #endif
         flight!.ready = [:]
+        flight!.isReplanDue = false
         return sendPlan(now: now)
     }
 
@@ -502,6 +510,9 @@ extension CoordinatorStateMachine {
         stepSeconds.append(record.totalSeconds)
         if stepSeconds.count > 50 { stepSeconds.removeFirst() }
         let flight = flight!
+        for (id, tempo) in flight.tempos {
+            workers[id]?.pace = tempo.pace(since: flight.startedAt)
+        }
         self.flight = nil
         phase = .holding
         return admitFollowers(record.digest, of: flight) + boundary(now: now)
@@ -509,50 +520,111 @@ extension CoordinatorStateMachine {
 
     // MARK: What does not come forward
 
-    /// A slot whose holder is silent, or takes much longer than slots take, goes to a second member;
-    /// nobody is removed.
+    /// A slot that a second worker could compute.
+    private struct Wanting {
+        let slot: Int
+        /// Who has it.
+        let holder: String
+        /// Until it is probably done there; infinite where nobody is at it.
+        let seconds: Double
+    }
+
+    /// Somebody who has nothing left to compute.
+    private struct Helper {
+        let worker: String
+        /// Seconds a slot.
+        let pace: Double
+        var given = 0
+
+        /// Until one more slot would be done.
+        var seconds: Double { pace * Double(given + 1) }
+    }
+
+    /// What a second worker has to gain at least before it gets a slot; a plan goes to everybody.
+    private static let gainSecondsMin = 0.1
+
+    /// Slots whose holder is absent, or would be done much later than somebody who has nothing left to
+    /// compute, go to that one too; nobody is removed.
     mutating func speculate(now: Duration) -> [CoordinatorAction] {
         guard !flight!.hasAllResults || !flight!.isSettled, roster.count > 1 else { return [] }
-        let sorted = slotSeconds.sorted()
-        let median = stepSeconds.count < 3 || sorted.isEmpty ? nil : sorted[sorted.count / 2]
-        let late = median.map { max(Duration.seconds(2 * $0), configuration.suspicionMin) }
-        var helpers: [String]?
+        let queues = flight!.queues()
+        let members = roster.all
+        let present = members.filter { !isAbsent($0, now: now) }
+        flight!.isShort = present.count < members.count
+        var helpers = present.filter { queues[$0] == nil }
+            .map { Helper(worker: $0, pace: pace(of: $0)) }
+        guard !helpers.isEmpty else { return [] }
+        let wanting = wantingSlots(queues, now: now)
+            .sorted { ($1.seconds, $0.slot) < ($0.seconds, $1.slot) }
+        // Those that will soon have nothing left either take their part of what the absent have.
+        let abandoned = (0..<configuration.slotCount).count { slot in
+            flight!.openLeases(of: slot).contains { isAbsent($0.worker, now: now) }
+        }
+        let share = (abandoned + present.count - 1) / present.count
         var actions: [CoordinatorAction] = []
-        for slot in 0..<configuration.slotCount {
-            let (claims, wanted) = (flight!.claims[slot].count, flight!.claimsWanted(of: slot))
-            guard claims < wanted else { continue }
-            let open = flight!.openLeases(of: slot)
-            // One helper more than needed, and only where too few are on time.
-            guard claims + open.count <= wanted else { continue }
-            let timely = open.filter { lease in
-                let isLate = late.map { now - lease.since > $0 } ?? false
-                return !isLate && !isAbsent(lease.worker, now: now)
+        for one in wanting {
+            let able = helpers.indices.filter { place in
+                let helper = helpers[place]
+                return flight!.returned[one.slot][helper.worker] == nil
+                    && !flight!.hasClaimed(helper.worker, slot: one.slot)
+                    && (one.seconds < .infinity || helper.given < share)
             }
-            guard claims + timely.count < wanted,
-                let slow = open.first(where: { !timely.contains($0) })?.worker
+            guard let place = able.min(by: { helpers[$0].seconds < helpers[$1].seconds })
             else { continue }
-            // Those that have nothing left to compute.
-            if helpers == nil {
-                let busy = (0..<configuration.slotCount).reduce(into: Set<String>()) {
-                    $0.formUnion(flight!.openLeases(of: $1).map(\.worker))
-                }
-                helpers = roster.all.filter { !busy.contains($0) && !isAbsent($0, now: now) }
-                    .reversed()
-            }
-            guard
-                let place = helpers!.lastIndex(where: {
-                    flight!.returned[slot][$0] == nil && !flight!.hasClaimed($0, slot: slot)
-                })
-            else { continue }
-            let helper = helpers!.remove(at: place)
-            flight!.lease(slot, to: helper, now: now)
+            guard one.seconds > 1.5 * helpers[place].seconds + Self.gainSecondsMin else { break }
+            helpers[place].given += 1
+            let heir = helpers[place].worker
+            flight!.lease(one.slot, to: heir, now: now)
             actions.append(
                 .event(
                     kind: "leased_again", severity: .info,
-                    text: "slot \(slot) of step \(flight!.step) goes to \(helper) too: "
-                        + "\(slow) \(isAbsent(slow, now: now) ? "is silent" : "takes long")"))
+                    text: "slot \(one.slot) of step \(flight!.step) goes to \(heir) too: "
+                        + one.holder + (one.seconds == .infinity ? " is silent" : " takes long")))
         }
         return actions.isEmpty ? [] : actions + replan(now: now)
+    }
+
+    private func wantingSlots(_ queues: [String: [Int]], now: Duration) -> [Wanting] {
+        (0..<configuration.slotCount).compactMap { slot in
+            let (claims, wanted) = (flight!.claims[slot].count, flight!.claimsWanted(of: slot))
+            guard claims < wanted else { return nil }
+            let open = flight!.openLeases(of: slot)
+            // One helper more than needed.
+            guard !open.isEmpty, claims + open.count <= wanted else { return nil }
+            if let absent = open.first(where: { isAbsent($0.worker, now: now) }) {
+                return Wanting(slot: slot, holder: absent.worker, seconds: .infinity)
+            }
+            // In the first steps memory is found and kernels are chosen.
+            guard stepSeconds.count >= 3 else { return nil }
+            return open.map { lease in
+                let queue = queues[lease.worker]!
+                return Wanting(
+                    slot: slot, holder: lease.worker,
+                    seconds: remaining(of: slot, at: lease, in: queue, now: now))
+            }.max { $0.seconds < $1.seconds }
+        }
+    }
+
+    /// Seconds until a worker has computed a slot, by its pace.
+    ///
+    /// The one that it is at is not worth a second worker, unless it is overdue: then it will take as
+    /// long again.
+    private func remaining(
+        of slot: Int, at lease: StepInFlight.Lease, in queue: [Int], now: Duration
+    ) -> Double {
+        let begun = max(lease.since, flight!.tempos[lease.worker]?.lastAt ?? .zero)
+        let left = pace(of: lease.worker) - (now - begun).seconds
+        let place = queue.firstIndex(of: slot)!
+        return place == 0 ? max(0, -left) : Double(place) * pace(of: lease.worker) + abs(left)
+    }
+
+    /// Seconds a slot of a worker, in this step, in the last that it took part in, or anybody's.
+    private func pace(of id: String) -> Double {
+        let usual = workers[id]?.pace ?? 0
+        guard let tempo = flight!.tempos[id] else {
+            return usual > 0 ? usual : workers.values.reduce(0) { max($0, $1.pace) }
+        }
+        return max(tempo.pace(since: flight!.startedAt), 0)
     }
 
     /// A slot on which workers disagree, and whose judge has gone, gets another one.
@@ -570,7 +642,8 @@ extension CoordinatorStateMachine {
     }
 
     private func isSilent(_ id: String, now: Duration) -> Bool {
-        workers[id].map { now - $0.lastHeard > configuration.suspicionMin } ?? true
+        workers[id].map { now - $0.lastHeard > $0.rhythm.limit(in: configuration.suspicion) }
+            ?? true
     }
 
     /// A step whose slots all have results does not wait for silent members: they listen until they
@@ -619,6 +692,7 @@ extension CoordinatorStateMachine {
             workers[id]!.counter = message.counter
             flight?.movedAt = now
         }
+        workers[id]!.rhythm.heard(message.active ? now : nil)
         if message.active {
             // Only forward: a state that is loaded anew is another matter.
             workers[id]!.appliedStep = max(

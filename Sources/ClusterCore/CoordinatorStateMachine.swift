@@ -50,6 +50,9 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         var hello: WireHello
         var stage: Stage = .preparing
         var lastHeard: Duration
+        var rhythm = Rhythm()
+        /// Seconds a slot in the last step that it computed in; 0 before.
+        var pace = 0.0
         var phase = "starting"
         var appliedStep = 0
         var counter: UInt64 = 0
@@ -145,8 +148,6 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     var isDraining = false
     var lastEvaluatorActivity: Duration = .zero
     let firstStep: Int
-    /// Seconds of the last slots, for what a slot may take.
-    var slotSeconds: [Double] = []
     var samplesAhead: [WireStepSamples] = []
     // For observers.
     var lastLoss = 0.0
@@ -345,6 +346,7 @@ public struct CoordinatorStateMachine: Codable, Sendable {
             actions += speculate(now: now)
             actions += sideline(now: now)
             actions += expelBlocker(now: now)
+            if flight?.isReplanDue == true { actions += replan(now: now) }
         case .finishing: actions += finishIfDone(now: now)
         default: break
         }

@@ -26,8 +26,9 @@ public struct CoordinatorConfiguration: Codable, Sendable {
     public var startPatience: Duration
     /// A worker silent for longer is let go, and so is a member that alone holds up a step.
     public var silenceMax: Duration
-    /// A slot whose holder is silent for longer goes to a second member as well.
-    public var suspicionMin: Duration
+    /// A member that is silent for longer is not waited for: where it was heard regularly, a few of its
+    /// usual gaps are enough, within these bounds.
+    public var suspicion: ClosedRange<Duration>
     /// How long a member whose connection broke stays one.
     public var reconnectGrace: Duration
     /// How long a new term waits for the trainers of the last one.
@@ -55,7 +56,8 @@ public struct CoordinatorConfiguration: Codable, Sendable {
         checkpointMaxLagSteps: Int, evaluationSets: [String], evaluationTimeout: Duration,
         expectedTrainers: Int = 1, expectedEvaluators: Int = 0,
         startPatience: Duration = .seconds(60), silenceMax: Duration = .seconds(5),
-        suspicionMin: Duration = .seconds(1), reconnectGrace: Duration = .milliseconds(200),
+        suspicion: ClosedRange<Duration> = .milliseconds(300) ... .seconds(1),
+        reconnectGrace: Duration = .milliseconds(100),
         returnPatience: Duration = .seconds(1),
         repeatInterval: Duration = .milliseconds(500),
         recoveryInterval: Duration? = .seconds(60), retention: CheckpointRetention? = nil,
@@ -74,7 +76,7 @@ public struct CoordinatorConfiguration: Codable, Sendable {
         self.expectedEvaluators = expectedEvaluators
         self.startPatience = startPatience
         self.silenceMax = silenceMax
-        self.suspicionMin = suspicionMin
+        self.suspicion = suspicion
         self.reconnectGrace = reconnectGrace
         self.returnPatience = returnPatience
         self.repeatInterval = repeatInterval

@@ -30,6 +30,15 @@ struct StepInFlight: Codable, Sendable {
         }
     }
 
+    /// How many slots a worker has computed in this step, and when the last of them.
+    struct Tempo: Codable, Sendable {
+        let count: Int
+        let lastAt: Duration
+
+        /// Seconds a slot.
+        func pace(since start: Duration) -> Double { (lastAt - start).seconds / Double(count) }
+    }
+
     /// What a worker has folded a block to, by its own word or an auditor's.
     struct FoldClaim: Codable, Sendable, Hashable {
         let worker: String
@@ -71,6 +80,12 @@ struct StepInFlight: Codable, Sendable {
     var returned: [[String: String]]
     /// When the step last came forward.
     var movedAt: Duration
+    /// How fast each worker computes.
+    private(set) var tempos: [String: Tempo] = [:]
+    /// Whether leases have ended of which nobody was told.
+    var isReplanDue = false
+    /// Whether somebody was absent when it was last looked.
+    var isShort = false
 
     init(
         step: Int, samples: WireStepSamples, scalars: WireStepScalars, slotCount: Int,
@@ -138,6 +153,17 @@ struct StepInFlight: Codable, Sendable {
         grants[slot][worker] = attempts[slot]
     }
 
+    /// Slots that workers have yet to compute, in the order in which they do; nobody without one.
+    func queues() -> [String: [Int]] {
+        var queues: [String: [Int]] = [:]
+        for slot in leases.indices {
+            for lease in leases[slot] where !hasClaimed(lease.worker, slot: slot) {
+                queues[lease.worker, default: []].append(slot)
+            }
+        }
+        return queues
+    }
+
     /// Ends every lease of a worker.
     ///
     /// - Returns: slots that nobody has any more, results or not.
@@ -155,17 +181,15 @@ struct StepInFlight: Codable, Sendable {
     }
 
     /// Notes a result; a second one of the same worker replaces nothing.
-    ///
-    /// - Returns: whether the slot had no result before.
-    mutating func record(_ claim: Claim, slot: Int) -> Bool {
-        guard !hasClaimed(claim.worker, slot: slot) else { return false }
+    mutating func record(_ claim: Claim, slot: Int, now: Duration) {
+        guard !hasClaimed(claim.worker, slot: slot) else { return }
         claims[slot].append(claim)
+        let count = tempos[claim.worker]?.count ?? 0
+        tempos[claim.worker] = Tempo(count: count + 1, lastAt: now)
         #if PLANTED_BUGS
             if Planted.has(.slotCountedTwice), claims[slot].count > 1 { resultCount += 1 }
         #endif
-        guard claims[slot].count == 1 else { return false }
-        resultCount += 1
-        return true
+        if claims[slot].count == 1 { resultCount += 1 }
     }
 
     /// Forgets everything that a worker has said and done.

@@ -56,8 +56,8 @@ public struct TrainerStateMachine: Codable, Sendable {
         }
     }
 
-    /// How often a trainer says what it stands on.
-    public static let progressInterval = Duration.milliseconds(250)
+    /// How often a trainer says what it stands on; silence is judged by that.
+    public static let progressInterval = Duration.milliseconds(100)
     /// How often one that stands by does: there may be thousands of them.
     static let idleProgressInterval = Duration.seconds(1)
     /// How long nothing may come before what is missing is asked for.
@@ -322,6 +322,8 @@ public struct TrainerStateMachine: Codable, Sendable {
         let digests = [welcome.settingsDigest, welcome.datasetDigest]
         if welcome.term > standing.term {
             standing = Standing(term: welcome.term, generation: 0)
+            // What was committed stays so; what comes next is the new coordinator's to say.
+            plans = [:]
             #if PLANTED_BUGS
                 if Planted.has(.stagedEffectDropped), !isApplying { work = nil }
             #endif

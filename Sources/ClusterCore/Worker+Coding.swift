@@ -23,6 +23,10 @@ extension CoordinatorStateMachine.Worker: Codable {
         isLeaving = try reader.flag()
         begunStep = try reader.number()
         if try reader.flag() { awayAt = .nanoseconds(try reader.number()) }
+        pace = Double(bitPattern: try reader.word())
+        rhythm = Rhythm(
+            count: try reader.number(), mean: try reader.number(), deviation: try reader.number(),
+            lastAt: try reader.flag() ? .nanoseconds(try reader.number()) : nil)
     }
 
     func encode(to encoder: any Encoder) throws {
@@ -40,6 +44,10 @@ extension CoordinatorStateMachine.Worker: Codable {
         writer.put(begunStep)
         writer.put(UInt8(awayAt == nil ? 0 : 1))
         if let awayAt { writer.put(awayAt) }
+        writer.put(pace.bitPattern)
+        for number in [rhythm.count, rhythm.mean, rhythm.deviation] { writer.put(number) }
+        writer.put(UInt8(rhythm.lastAt == nil ? 0 : 1))
+        if let lastAt = rhythm.lastAt { writer.put(lastAt) }
         var container = encoder.singleValueContainer()
         try container.encode(Data(writer.bytes))
     }

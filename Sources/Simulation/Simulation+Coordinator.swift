@@ -176,6 +176,10 @@ extension Simulation {
 
     private func list(_ file: SimulatedDisk.File, _ process: CoordinatorProcess) {
         if !file.isRecovery {
+            // Meanwhile another coordinator may have stored, and deleted, the same.
+            guard process.term == ledger.term else {
+                return perform(process.machine.ledgerRefused(), by: process)
+            }
             checkCheckpoint(file)
             ledger.insertCheckpoint(step: file.step, digest: file.state)
         }

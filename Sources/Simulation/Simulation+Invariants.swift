@@ -148,7 +148,7 @@ extension Simulation {
 
     /// S7: rows only of what is durable, and equal to what a lone evaluator finds.
     func checkEvaluation(_ rows: WireEvaluationRows) {
-        let step = Int(rows.step)
+        let step = Int(clamping: rows.step)
         guard let digest = ledger.checkpoints[step], digest == rows.checkpointDigest else {
             return fail("S7", "\(rows.set) of step \(step) was scored, which is not in the ledger")
         }

@@ -201,13 +201,15 @@ public final class Simulation {
     }
 
     private func newWorker(_ kind: String) -> WorkerProcess {
+        let range = configuration.slotMilliseconds
         let worker = WorkerProcess(
             index: workers.count, name: "\(kind)\(workers.count)",
-            slotTime: draw(20, 80) * Self.millisecond, bornAt: now)
+            slotTime: draw(range.lowerBound, range.upperBound + 1) * Self.millisecond,
+            bornAt: now)
         workers.append(worker)
         names[worker.name] = worker.index
         push(.connect(worker: worker.index), after: draw(100, 5000))
-        push(.tickWorker(worker.index), after: draw(0, 250_000))
+        push(.tickWorker(worker.index), after: draw(0, 100_000))
         return worker
     }
 
@@ -413,7 +415,7 @@ public final class Simulation {
             checkLiveness()
         case .tickWorker(let index):
             guard let worker = running(worker: index, event) else { return }
-            push(event, after: 250 * Self.millisecond)
+            push(event, after: 100 * Self.millisecond)
             tick(worker)
         case .opened(let link):
             guard let worker = running(worker: link.worker, event), worker.link === link

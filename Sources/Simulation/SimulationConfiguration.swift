@@ -70,6 +70,8 @@ public struct SimulationConfiguration: Sendable {
     public var checkpointEvery: Int
     /// Share of slots and folds that two trainers compute.
     public var auditFraction: Double
+    /// What a trainer takes for a slot, drawn for each; every slot takes 0.8 to 1.3 times as long.
+    public var slotMilliseconds: ClosedRange<Int>
     /// Which checkpoints stay on disk; drawn from the seed where it is not given.
     public var retention: CheckpointRetention
     /// What may go wrong.
@@ -81,6 +83,7 @@ public struct SimulationConfiguration: Sendable {
     public init(
         seed: UInt64, trainers: Int, evaluators: Int = 1, slots: Int? = nil, steps: Int,
         blocks: Int = 3, checkpointEvery: Int = 10, auditFraction: Double = 0,
+        slotMilliseconds: ClosedRange<Int> = 20...79,
         faults: Set<Fault> = Set(Fault.allCases),
         isTraced: Bool = false
     ) {
@@ -92,6 +95,7 @@ public struct SimulationConfiguration: Sendable {
         self.blocks = blocks
         self.checkpointEvery = checkpointEvery
         self.auditFraction = auditFraction
+        self.slotMilliseconds = slotMilliseconds
         retention = CheckpointRetention(
             last: 1 + Int(seed % 3), everySteps: seed % 2 == 0 ? 0 : 4 * checkpointEvery,
             best: Int(seed % 4),

@@ -38,12 +38,16 @@ public struct TrainerOptions: Sendable {
     public var version: String
     /// Folder of the flight record; nil for this machine's temporary one.
     public var flightFolder: String?
+    /// What a slot takes longer than it would: trainers that share a machine in a benchmark then do not
+    /// take its processors from one another.
+    public var slotPause: Duration
 
     /// Names every option.
     public init(
         coordinator: String, keys: WorkerKeys? = nil, device: Device, slotThreads: Int,
         dataRoot: String?, bind: String, advertised: String? = nil, patience: Duration,
-        host: String, version: String, flightFolder: String? = nil
+        host: String, version: String, flightFolder: String? = nil,
+        slotPause: Duration = .zero
     ) {
         self.coordinator = coordinator
         self.keys = keys
@@ -56,6 +60,7 @@ public struct TrainerOptions: Sendable {
         self.host = host
         self.version = version
         self.flightFolder = flightFolder
+        self.slotPause = slotPause
     }
 }
 
@@ -194,7 +199,7 @@ public final class TrainerShell {
     public func run() throws -> WorkerEnd {
         while end == nil {
             Poller.wait(
-                [link.socket, data], wakeup: mailbox.wakeup, timeout: .milliseconds(100))
+                [link.socket, data], wakeup: mailbox.wakeup, timeout: .milliseconds(50))
             do {
                 try receiveControl()
                 receiveData()
@@ -422,6 +427,7 @@ public final class TrainerShell {
         let state = state!
         let mailbox = mailbox
         let tickets = tickets
+        let pause = options.slotPause
         prefetch([samples], slots: slots)
         for slot in slots {
             let contribution = spare!.take()
@@ -440,6 +446,7 @@ public final class TrainerShell {
                     var computed = try Self.computeSlot(
                         done, labels: labels, prepared: prepared, state: state,
                         into: contribution)
+                    Self.rest(pause)
                     if isAudited { computed.done.digest = contribution.digest }
                     mailbox.post(.computed(computed, epoch: epoch))
                 } catch {
@@ -448,6 +455,18 @@ public final class TrainerShell {
                             step: step, slot: slot, why: "\(error)", epoch: epoch))
                 }
             }
+        }
+    }
+
+    /// Sleeps in short pieces, so that time in which the process is halted hardly counts.
+    private static func rest(_ pause: Duration) {
+        let clock = ContinuousClock()
+        let piece = Duration.milliseconds(2)
+        var rested = Duration.zero
+        while rested < pause {
+            let start = clock.now
+            Thread.sleep(forTimeInterval: min(piece, pause - rested).seconds)
+            rested += min(clock.now - start, piece * 2)
         }
     }
 

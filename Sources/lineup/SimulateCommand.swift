@@ -55,7 +55,7 @@ struct SimulateCommand: ParsableCommand {
             discussion: "Drawn from each seed where it is not given."))
     var auditFraction: Double?
 
-    @Flag(help: "Print what happened, the last 200 events of each run.")
+    @Flag(help: "Print what happened, the last 2,000 events of each run.")
     var trace = false
 
     func validate() throws {
@@ -156,7 +156,7 @@ private final class SimulationBatch: Sendable {
             total.withLock { tally in
                 tally.add(result)
                 if configuration.isTraced {
-                    print(result.trace.suffix(200).joined(separator: "\n"))
+                    print(result.trace.suffix(2000).joined(separator: "\n"))
                 }
                 if let violation = result.violation {
                     print("seed \(configuration.seed): broken: \(violation)")

@@ -50,6 +50,9 @@ struct TrainerCommand: AsyncParsableCommand {
     @Flag(help: .hidden)
     var supervised = false
 
+    @Option(help: .hidden)
+    var slotPause = 0.0
+
     func run() async throws {
         StandardErrorLog.bootstrap()
         // Until there is a record to copy.
@@ -76,7 +79,8 @@ struct TrainerCommand: AsyncParsableCommand {
         let options = TrainerOptions(
             coordinator: coordinator, keys: keys, device: device, slotThreads: threads,
             dataRoot: dataRoot, bind: bind, advertised: advertise, patience: .seconds(patience),
-            host: hostName(), version: lineupVersion, flightFolder: flight)
+            host: hostName(), version: lineupVersion, flightFolder: flight,
+            slotPause: .seconds(slotPause))
         let supervised = supervised
         let end = try await onOwnThread {
             let shell = try TrainerShell(options: options)

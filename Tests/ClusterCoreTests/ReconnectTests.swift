@@ -57,9 +57,9 @@ import Testing
 
     @Test func whoDoesNotComeBackIsGone() {
         var cluster = Self.away()
-        cluster.tick(at: .milliseconds(690))
+        cluster.tick(at: .milliseconds(590))
         #expect(cluster.machine.members == ["a", "b", "c"])
-        cluster.tick(at: .milliseconds(710))
+        cluster.tick(at: .milliseconds(610))
         #expect(cluster.machine.members == ["a", "b"])
         #expect(cluster.events["worker_left"]?.count == 1)
     }

@@ -57,6 +57,14 @@ import Testing
         #expect(Set(cluster.machine.members) == ["a", "b", "c"])
     }
 
+    @Test func whatItSaysAgainEndsNobodysLease() throws {
+        var cluster = Self.silentMember()
+        cluster.done(2, by: "c", at: .milliseconds(1_650))
+        cluster.tick(at: .milliseconds(1_720))
+        let plan = try #require(cluster.plans["a"])
+        #expect(plan.leases.filter { $0.slot == 2 }.map(\.worker) == ["a"])
+    }
+
     @Test func whereEverybodyIsSilentNobodyIsSidelined() {
         var cluster = Self.allDone()
         for tenth in 6...30 { cluster.tick(at: .milliseconds(100 * tenth)) }

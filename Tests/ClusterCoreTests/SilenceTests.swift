@@ -88,11 +88,11 @@ import Testing
 
     @Test func onlyPausesAreLeftOutOfTheAwakeTime() {
         var clock = AwakeClock()
-        #expect(clock.now(at: .milliseconds(300)) == .milliseconds(300))
-        #expect(clock.now(at: .milliseconds(1_300)) == .milliseconds(1_300))
-        // A day, of which nothing counts; a second that is just not too long.
-        #expect(clock.now(at: .milliseconds(86_401_300)) == .milliseconds(1_300))
-        #expect(clock.now(at: .milliseconds(86_402_300)) == .milliseconds(2_300))
-        #expect(clock.now(at: .milliseconds(86_402_300)) == .milliseconds(2_300))
+        #expect(clock.now(at: .milliseconds(100)) == .milliseconds(100))
+        #expect(clock.now(at: .milliseconds(350)) == .milliseconds(350))
+        // A day, of which nothing counts; a quarter of a second that is just not too long.
+        #expect(clock.now(at: .milliseconds(86_400_350)) == .milliseconds(350))
+        #expect(clock.now(at: .milliseconds(86_400_600)) == .milliseconds(600))
+        #expect(clock.now(at: .milliseconds(86_400_600)) == .milliseconds(600))
     }
 }

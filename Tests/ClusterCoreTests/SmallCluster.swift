@@ -1,14 +1,15 @@
 import ClusterCore
 import Protocol
 
-/// A coordinator's machine with a few members at step 1, which has three slots; it keeps what the
-/// machine says.
+/// A coordinator's machine with a few members at step 1, which has three slots unless told otherwise;
+/// it keeps what the machine says.
 struct SmallCluster {
     private struct Source: StepSource {
+        let slots: Int
         func samples(step: Int) -> WireStepSamples {
             var samples = WireStepSamples()
             samples.step = UInt64(step)
-            samples.slots = (0..<3).map { _ in WireSlotSamples() }
+            samples.slots = (0..<slots).map { _ in WireSlotSamples() }
             return samples
         }
         func scalars(step: Int) -> WireStepScalars { WireStepScalars() }
@@ -21,14 +22,17 @@ struct SmallCluster {
     /// Text of the events, by kind.
     private(set) var events: [String: [String]] = [:]
 
-    init(_ workers: [String], audit: Audit = .none) {
+    /// The step that is under way.
+    private(set) var step = 1
+
+    init(_ workers: [String], slots: Int = 3, audit: Audit = .none) {
         machine = CoordinatorStateMachine(
             configuration: CoordinatorConfiguration(
-                run: 1, datasetDigest: 5, slotCount: 3, totalSteps: 9, checkpointEverySteps: 0,
-                checkpointMaxLagSteps: 2, evaluationSets: [], evaluationTimeout: .seconds(1),
+                run: 1, datasetDigest: 5, slotCount: slots, totalSteps: 9, checkpointEverySteps: 0,
+                checkpointMaxLagSteps: 50, evaluationSets: [], evaluationTimeout: .seconds(1),
                 expectedTrainers: workers.count, recoveryInterval: nil, audit: audit,
                 lineupVersion: "test"),
-            source: Source(),
+            source: Source(slots: slots),
             recovery: CoordinatorRecovery(
                 term: 1, committedStep: 0, committedHistory: 0, checkpoints: [], scored: [:]))
         for worker in workers {
@@ -85,7 +89,7 @@ struct SmallCluster {
         _ slot: Int, by worker: String, digest: UInt64 = 0, at now: Duration = .zero
     ) {
         var done = WireSlotDone()
-        done.step = 1
+        done.step = UInt64(step)
         done.slot = UInt32(slot)
         done.digest = digest
         hear(.slotDone(done), from: worker, at: now)
@@ -96,9 +100,28 @@ struct SmallCluster {
         ready.term = 1
         ready.generation = machine.currentGeneration
         ready.fold = plans[worker]?.fold ?? 0
-        ready.step = 1
+        ready.step = UInt64(step)
         ready.effectDigest = 77
         ready.checks = checks
         hear(.ready(ready), from: worker, at: now)
+    }
+
+    /// Everybody is ready, and the ledger has the step.
+    mutating func commit(at now: Duration) {
+        for worker in machine.members { ready(worker, at: now) }
+        guard let record = commits.last, record.step == step else { return }
+        step += 1
+        take(machine.stepCommitted(record, now: now))
+    }
+
+    /// A member says that it lives.
+    mutating func progress(_ worker: String, at now: Duration) {
+        var progress = WireProgress()
+        progress.active = true
+        progress.step = UInt64(step - 1)
+        progress.planStep = UInt64(step)
+        progress.term = 1
+        progress.generation = machine.currentGeneration
+        hear(.progress(progress), from: worker, at: now)
     }
 }

@@ -38,9 +38,12 @@ extension ClusterTests {
             "flight", run + "/flight/coordinator-1-a.flight", "--last", "0",
         ])
         let commits = shown.standardOutput().split(separator: "\n").compactMap { line -> Int? in
-            guard line.hasSuffix("is in the ledger") else { return nil }
+            // Time, "step", number: scores are in the ledger too.
             let words = line.split(separator: " ")
-            return words.firstIndex(of: "step").flatMap { Int(words[$0 + 1]) }
+            guard line.hasSuffix("is in the ledger"), words.count > 2, words[1] == "step" else {
+                return nil
+            }
+            return Int(words[2])
         }
         let reader = try LedgerReader(run: run)
         let last = try #require(try reader.run()).lastStep

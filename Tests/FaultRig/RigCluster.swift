@@ -133,11 +133,17 @@ package final class RigCluster {
     }
 
     /// Starts a trainer.
+    ///
+    /// - Parameter slotPause: seconds that a slot takes longer than it would.
     @discardableResult
     package func startTrainer(
-        slotsAtOnce: Int = 1, patience: Int = 20, group: ControlGroup? = nil
+        slotsAtOnce: Int = 1, patience: Int = 20, slotPause: Double = 0,
+        group: ControlGroup? = nil
     ) throws -> Worker {
-        let options = ["--slots-at-once", "\(slotsAtOnce)", "--patience", "\(patience)"]
+        let options = [
+            "--slots-at-once", "\(slotsAtOnce)", "--patience", "\(patience)", "--slot-pause",
+            "\(slotPause)",
+        ]
         let worker: Worker
         switch wiring {
         case .plain:

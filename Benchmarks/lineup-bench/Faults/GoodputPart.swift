@@ -3,15 +3,17 @@ import FaultRig
 import Foundation
 import Storage
 
+#if canImport(Glibc)
+    import Glibc
+#endif
+
 extension Part {
     private static let goodputWhat =
-        "eight trainers on 0.2 core each, through the proxy; a fault every 5 s for --rounds minutes, "
-        + "half a minute without before and after"
+        "eight trainers that sleep for most of a slot, through the proxy; a fault every 5 s for "
+        + "--rounds minutes, half a minute without before and after"
 
     /// R6: work done per second that a trainer lives, with faults beside without.
-    static let faultsGoodput = Part(
-        name: "faults-goodput", what: goodputWhat, obstacle: lacking([.quota])
-    ) { bench in
+    static let faultsGoodput = Part(name: "faults-goodput", what: goodputWhat) { bench in
         let start = ContinuousClock.now
         let minutes = bench.rounds ?? 2
         let crops = try bench.crops(withSets: false)
@@ -23,7 +25,8 @@ extension Part {
             settings: tiny(
                 slots: slots,
                 [
-                    "batch.identities=10", "schedule.steps=1000000", "checkpoint.every_steps=0",
+                    "batch.identities=2", "batch.images_per_identity=2",
+                    "schedule.steps=1000000", "checkpoint.every_steps=0",
                     "checkpoint.recovery_seconds=60", "augmentation.flip=false",
                     "augmentation.crop=false",
                 ]), wiring: .proxied(proxy), expectedTrainers: 8)
@@ -111,8 +114,10 @@ private final class Storm {
     private let proxy: ChaosProxy
     private var random: CounterRandom
     private let freezes = Ability.freezer.obstacle == nil
-    private static let cores = 0.2
-    private static let slowCores = 0.07
+    /// Seconds that a slot sleeps.
+    private static let slotPause = 0.05
+    /// Share of the time in which one that is slowed runs.
+    private static let slowShare = 0.35
     private var blows: [Blow] = []
     private var names: [(worker: RigCluster.Worker, ended: Double?)] = []
     private var heals: [(at: Double, heal: () -> Void)] = []
@@ -126,25 +131,10 @@ private final class Storm {
 
     private func start() throws {
         let worker = try cluster.startTrainer(
-            patience: 60, group: ControlGroup(cores: 1.5 * Self.cores, freezes: freezes))
+            patience: 60, slotPause: Self.slotPause,
+            group: freezes ? ControlGroup(freezes: true) : nil)
         names.append((worker, nil))
     }
-
-    /// Loading is not what is measured, nor may it take the others' time: a trainer gets half as much
-    /// again until its first step.
-    private func limitThoseThatWork() throws {
-        let last = cluster.lastStep()
-        guard last > 0 else { return }
-        let working = try cluster.contributors(ofStep: last)
-        for trainer in cluster.trainers {
-            guard let name = try cluster.name(of: trainer), working.contains(name),
-                !limited.contains(name)
-            else { continue }
-            limited.insert(name)
-            try trainer.group?.limit(cores: Self.cores)
-        }
-    }
-    private var limited: Set<String> = []
 
     func calm(seconds: Double) throws -> Span {
         try span(seconds: seconds) { _ in }
@@ -170,7 +160,6 @@ private final class Storm {
             try cluster.trainers[0].process.wait(seconds: 30)
             cluster.forgetTheDead()
         }
-        try limitThoseThatWork()
         try cluster.wait(forSteps: 3)
     }
 
@@ -182,7 +171,6 @@ private final class Storm {
             let now = secondsSince1970()
             for (at, heal) in heals where at <= now { heal() }
             heals.removeAll { $0.at <= now }
-            try limitThoseThatWork()
             try each(now)
             guard cluster.coordinator.isRunning else {
                 throw BenchFailure(cluster.coordinator.errors.suffix(1_000).description)
@@ -201,9 +189,10 @@ private final class Storm {
         let kinds = Fault.allCases.filter { $0 != .freeze || freezes }
         let fault = kinds[random.index(below: kinds.count)]
         let struck = Set(blows.filter { $0.until > now }.map(\.name))
+        let working = try cluster.contributors(ofStep: cluster.lastStep())
         let able = try cluster.trainers.filter {
             guard let name = try cluster.name(of: $0) else { return false }
-            return limited.contains(name) && !struck.contains(name)
+            return working.contains(name) && !struck.contains(name)
         }
         guard !able.isEmpty else { return }
         let victim = able[random.index(below: able.count)]
@@ -232,8 +221,7 @@ private final class Storm {
                 heals.append((until, { [proxy] in proxy.set(.init(), on: link) }))
             }
         case .slow:
-            try victim.group?.limit(cores: Self.slowCores)
-            heals.append((until, { try? victim.group?.limit(cores: Self.cores) }))
+            slow(victim.process, until: until)
         case .join:
             // A joiner, and later somebody leaves in good order.
             guard cluster.trainers.count < 9 else {
@@ -246,6 +234,19 @@ private final class Storm {
             end = now
         }
         blows.append(Blow(fault: fault, at: now, until: end, name: name))
+    }
+
+    /// Halts a process most of the time.
+    private func slow(_ process: LineupProcess, until: Double) {
+        let identifier = process.identifier
+        Thread.detachNewThread {
+            while secondsSince1970() < until {
+                kill(identifier, SIGSTOP)
+                usleep(UInt32(40_000 * (1 - Self.slowShare)))
+                kill(identifier, SIGCONT)
+                usleep(UInt32(40_000 * Self.slowShare))
+            }
+        }
     }
 
     /// One trainer's life, seconds since 1970.
@@ -291,7 +292,7 @@ private final class Storm {
             total += high - low
             for blow in blows where blow.name == life.name && blow.fault != .kill {
                 let overlap = min(high, blow.until) - max(low, blow.at)
-                let share = blow.fault == .slow ? 1 - Self.slowCores / Self.cores : 1
+                let share = blow.fault == .slow ? 1 - Self.slowShare : 1
                 if overlap > 0 { total -= overlap * share }
             }
         }
