@@ -66,7 +66,7 @@ let package = Package(
         module("Datasets", ["Basics", "Images", "CZlib"]),
         module("Tensors", ["Basics", "CTorch"]),
         module("Networks", ["Basics", "Tensors"]),
-        module("MetricLearning", ["Basics", "Tensors"]),
+        module("MetricLearning", ["Basics", "Settings", "Tensors"]),
         module(
             "Training",
             ["Basics", "Settings", "Images", "Tensors", "Networks", "MetricLearning"]),
@@ -152,8 +152,10 @@ let package = Package(
         tests("DatasetsTests", ["Datasets", "Images", "Basics"]),
         tests("TensorsTests", ["Tensors", "Basics"]),
         tests("NetworksTests", ["Networks", "Tensors", "Basics"]),
-        tests("MetricLearningTests", ["MetricLearning", "Tensors", "Basics"]),
-        tests("TrainingTests", ["Training", "Networks", "MetricLearning", "Tensors", "Basics"]),
+        tests("MetricLearningTests", ["MetricLearning", "Tensors", "Basics"], fixtures: true),
+        tests(
+            "TrainingTests", ["Training", "Networks", "MetricLearning", "Tensors", "Basics"],
+            fixtures: true),
         tests(
             "ExchangeTests",
             ["Exchange", "Transport", "Training", "ClusterCore", "Protocol", "Basics"]),

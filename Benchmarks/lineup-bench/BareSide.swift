@@ -37,10 +37,7 @@ struct BareCommand: ParsableCommand {
         try Engine.setNumerics(.bitwise)
         let configuration = try TrainingConfiguration(settings: settings, device: .cpu)
         let slots = try decodedSlots(settings)
-        let schedule = LearningRateSchedule(
-            base: settings.optimizer.learningRate,
-            decayStartStep: settings.schedule.decayStartStep,
-            totalSteps: settings.schedule.steps)
+        let schedule = LearningRateSchedule(settings)
         let loop = try BareLoop(.initial(configuration), parallelSlots: parallelSlots)
         try answer(["libtorch": "\(try Engine.version()) \(try Engine.cpuCapability())"])
         while let line = readLine() {

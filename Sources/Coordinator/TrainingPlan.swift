@@ -9,7 +9,7 @@ public import Settings
 public struct TrainingPlan: Sendable {
     private let sampler: PKSampler
     private let schedule: LearningRateSchedule
-    private let adam: AdamConfiguration
+    private let rule: UpdateRule
     private let slotCount: Int
     /// Scalars of committed steps that the settings of today would give other values.
     private var kept: [Int: WireStepScalars] = [:]
@@ -21,13 +21,8 @@ public struct TrainingPlan: Sendable {
         sampler = try PKSampler(
             catalogue: dataSet.catalogue, identities: settings.batch.identities,
             imagesPerIdentity: settings.batch.imagesPerIdentity, seed: settings.seed)
-        schedule = LearningRateSchedule(
-            base: settings.optimizer.learningRate,
-            decayStartStep: settings.schedule.decayStartStep,
-            totalSteps: settings.schedule.steps)
-        adam = AdamConfiguration(
-            beta1: settings.optimizer.beta1, beta2: settings.optimizer.beta2,
-            epsilon: settings.optimizer.epsilon, weightDecay: settings.optimizer.weightDecay)
+        schedule = LearningRateSchedule(settings)
+        rule = OptimizerConfiguration(settings.optimizer).rule
         slotCount = settings.batch.miniBatchesPerStep
     }
 
@@ -72,7 +67,7 @@ extension TrainingPlan: StepSource {
     public func scalars(step: Int) -> WireStepScalars {
         if let kept = kept[step] { return kept }
         let rate = schedule.rate(updatesBefore: step - 1)
-        let effective = adam.scalars(step: step, learningRate: rate)
+        let effective = rule.scalars(step: step, learningRate: rate)
         var message = WireStepScalars()
         message.learningRate = rate.bitPattern
         message.effectiveRate = effective.rate.bitPattern

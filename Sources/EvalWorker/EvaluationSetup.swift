@@ -65,13 +65,15 @@ public struct EvaluationSetup: Sendable {
         let network = try settings.networkConfiguration
         let precision: Training.Precision = settings.numerics.precision == .bf16 ? .bf16 : .fp32
         let device = device
+        let usesAverage = settings.evaluation.weights == .average
         return CheckpointScorer(
             sets: sets, numericsClass: try numericsClass(), datasetDigest: datasetDigest,
             decodeThreads: decodeThreads, prepareThread: { try Engine.setIntraOpThreads(1) },
             makeEmbedding: { checkpoint in
                 NetworkEmbedding(
                     embedder: try Embedder(
-                        network, device: device, precision: precision, threads: 1
+                        network, device: device, precision: precision, threads: 1,
+                        usesAverage: usesAverage
                     ) { name in checkpoint[name].map { ($0.shape, $0.bytes) } })
             })
     }

@@ -18,19 +18,16 @@ public struct AdamConfiguration: Hashable, Sendable {
     public var beta2: Double
     /// Keeps the quotient finite.
     public var epsilon: Double
-    /// Times the parameter, added to the gradient.
-    public var weightDecay: Double
 
     /// Makes a configuration.
     public init(
         form: AdamForm = .torch, beta1: Double = 0.9, beta2: Double = 0.999,
-        epsilon: Double = 1e-8, weightDecay: Double = 0
+        epsilon: Double = 1e-8
     ) {
         self.form = form
         self.beta1 = beta1
         self.beta2 = beta2
         self.epsilon = epsilon
-        self.weightDecay = weightDecay
     }
 
     /// What the moments are combined with at a step: theta -= rate * m / (sqrt(v) + epsilon).

@@ -58,10 +58,15 @@ struct Registry {
     private(set) var parameters: [ParameterSpec] = []
     private(set) var buffers: [BufferSpec] = []
     private(set) var norms = 0
+    /// Where what is registered next belongs; nil for the head.
+    var block: Int? = 0
 
-    private mutating func add(_ name: String, _ shape: [Int], _ initializer: Initializer) -> Int {
+    private mutating func add(
+        _ name: String, _ shape: [Int], _ initializer: Initializer, _ role: ParameterRole = .weight
+    ) -> Int {
         parameters.append(
-            ParameterSpec(name: name, shape: shape, initializer: initializer, isFrozen: false))
+            ParameterSpec(
+                name: name, shape: shape, initializer: initializer, role: role, block: block))
         return parameters.count - 1
     }
 
@@ -70,13 +75,13 @@ struct Registry {
         padding: Int = 0, bias: Bool = false, _ initializer: Initializer
     ) -> Convolution {
         let weight = add("\(name).weight", [output, input, kernel, kernel], initializer)
-        let biasIndex = bias ? add("\(name).bias", [output], .constant(0)) : nil
+        let biasIndex = bias ? add("\(name).bias", [output], .constant(0), .bias) : nil
         return Convolution(weight: weight, bias: biasIndex, stride: stride, padding: padding)
     }
 
     mutating func norm(_ name: String, channels: Int) -> Normalisation {
-        let weight = add("\(name).weight", [channels], .constant(1))
-        let bias = add("\(name).bias", [channels], .constant(0))
+        let weight = add("\(name).weight", [channels], .constant(1), .normalisation)
+        let bias = add("\(name).bias", [channels], .constant(0), .normalisation)
         buffers.append(
             BufferSpec(name: "\(name).running_mean", shape: [channels], initialValue: 0))
         buffers.append(BufferSpec(name: "\(name).running_var", shape: [channels], initialValue: 1))
@@ -90,7 +95,7 @@ struct Registry {
         _ name: String, from input: Int, to output: Int, bias: Bool, _ initializer: Initializer
     ) -> Dense {
         let weight = add("\(name).weight", [output, input], initializer)
-        let biasIndex = bias ? add("\(name).bias", [output], .constant(0)) : nil
+        let biasIndex = bias ? add("\(name).bias", [output], .constant(0), .bias) : nil
         return Dense(weight: weight, bias: biasIndex)
     }
 }

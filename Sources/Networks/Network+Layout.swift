@@ -5,6 +5,7 @@ extension Network {
         var blocks: [BasicBlock] = []
         var input = 3
         for (number, output) in [configuration.channels, 2 * configuration.channels].enumerated() {
+            registry.block = number
             let convolution = registry.convolution(
                 "conv\(number + 1)", from: input, to: output, kernel: 3, padding: 1,
                 bias: !configuration.batchNorm, .glorotUniform)
@@ -27,6 +28,7 @@ extension Network {
         var input = 64
         let stages = [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]
         for (stage, (width, units, stride)) in stages.enumerated() {
+            registry.block = stage + 1
             for unit in 0..<units {
                 blocks.append(
                     bottleneck(
@@ -71,6 +73,7 @@ extension Network {
         guard configuration.head != .none else {
             return HeadLayers(hidden: nil, hiddenNorm: nil, embedding: nil, normalizes: false)
         }
+        registry.block = nil
         var input = features
         var hidden: Dense?
         var hiddenNorm: Normalisation?

@@ -24,6 +24,8 @@ public struct Network: Sendable {
     public let embeddingDimension: Int
     /// Features that the backbone hands to the head.
     public let featureCount: Int
+    /// Blocks of the backbone: the two of `basic`; the stem and the four stages of `resnet50`.
+    public var blockCount: Int { 1 + (parameters.compactMap(\.block).max() ?? 0) }
 
     let body: Body
     let head: HeadLayers

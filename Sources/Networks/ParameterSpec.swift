@@ -1,3 +1,13 @@
+/// What a parameter does in its layer.
+public enum ParameterRole: Hashable, Sendable {
+    /// Multiplies the input of a convolution or dense layer.
+    case weight
+    /// Is added to their output.
+    case bias
+    /// Scales or shifts what a batch norm has normalised.
+    case normalisation
+}
+
 /// One trainable tensor of a network.
 public struct ParameterSpec: Hashable, Sendable {
     /// Dotted name, torchvision's where it has one: `layer1.0.conv1.weight`.
@@ -6,8 +16,10 @@ public struct ParameterSpec: Hashable, Sendable {
     public let shape: [Int]
     /// Where training starts from.
     public let initializer: Initializer
-    /// Whether training leaves the tensor as it is; it keeps its place in the flat order.
-    public let isFrozen: Bool
+    /// What it does in its layer.
+    public let role: ParameterRole
+    /// Which of ``Network/blockCount`` blocks it lies in; nil in the head.
+    public let block: Int?
 
     /// Elements.
     public var count: Int { shape.reduce(1, *) }

@@ -10,6 +10,8 @@ public enum SettingKind: Sendable, Equatable {
     case choice([String])
     /// Different ones of these words, at least one.
     case list([String])
+    /// Whole numbers of a range, each larger than the one before; may be empty.
+    case rising(ClosedRange<Int>)
     /// Any string that is not empty.
     case text
     /// The same or null.
@@ -34,6 +36,8 @@ public enum SettingKind: Sendable, Equatable {
             return "a number from \(bounds[0]) to \(bounds[1])"
         case .choice(let words): return words.count == 1 ? words[0] : "one of " + words.spoken("or")
         case .list(let words): return "a list of different ones of " + words.spoken("and")
+        case .rising(let range):
+            return "a list of rising whole numbers from \(range.lowerBound) to \(range.upperBound)"
         case .text: return "a string"
         case .optionalText: return "a string or null"
         case .margin: return "a number from 0 on, soft or none"
@@ -59,6 +63,14 @@ public enum SettingKind: Sendable, Equatable {
             }
             let fits = !given.isEmpty && given.count == values.count
             return fits && Set(given).count == given.count ? value : nil
+        case (.rising, .integer): return normalised(.array([value]))
+        case (.rising(let range), .array(let values)):
+            let given = values.compactMap { element -> Int? in
+                if case .integer(let number) = element, range.contains(number) { return number }
+                return nil
+            }
+            let isRising = zip(given, given.dropFirst()).allSatisfy { $0 < $1 }
+            return given.count == values.count && isRising ? value : nil
         case (.text, .string(let text)), (.optionalText, .string(let text)):
             return text.isEmpty ? nil : value
         case (.optionalText, .null): return value
@@ -78,6 +90,12 @@ public enum SettingKind: Sendable, Equatable {
         if let value = try? parser.parse() { return value }
         if case .list = self {
             return .array(text.split(separator: ",").map { .string(String($0)) })
+        }
+        if case .rising = self {
+            let numbers = text.split(separator: ",").compactMap { Int($0) }
+            if numbers.map(String.init).joined(separator: ",") == text {
+                return .array(numbers.map { .integer($0) })
+            }
         }
         return Double(text).map { $0.isFinite ? .number($0) : .string(text) } ?? .string(text)
     }
@@ -103,7 +121,8 @@ extension JSONValue {
         case .number(let value):
             if let whole = Int(exactly: value), abs(whole) < 1_000_000_000 { return String(whole) }
             return value.description
-        case .array(let values): return values.map(\.settingText).joined(separator: ",")
+        case .array(let values) where !values.isEmpty:
+            return values.map(\.settingText).joined(separator: ",")
         default: return canonicalText
         }
     }

@@ -29,10 +29,17 @@ extension Settings {
     /// A digest of all that decides what the run computes.
     ///
     /// XXH64 of the canonical JSON without the settings that may change on resume (worker counts,
-    /// intervals, addresses, `data.root`, `schedule.steps`, `numerics.mode`); see
-    /// ``SettingsCatalogue/Entry/change``.
+    /// intervals, addresses, `data.root`, `schedule.steps`, `numerics.mode`), see
+    /// ``SettingsCatalogue/Entry/change``; and without newer settings at their defaults, so that runs
+    /// of older versions keep their digest.
     public var digest: UInt64 {
-        let fixed = flatValues.filter { SettingsCatalogue.entry($0.key)?.change == .never }
+        let defaults = SettingsCatalogue.defaults(backbone: network.backbone, loss: loss.name)
+        let fixed = flatValues.filter { key, value in
+            guard let entry = SettingsCatalogue.entry(key), entry.change == .never else {
+                return false
+            }
+            return !entry.isNewer || value != defaults[key]
+        }
         return XXH64.digest(JSONValue.nested(fixed).canonicalText)
     }
 
@@ -179,6 +186,8 @@ extension Settings {
                 "loss.margin is none, but batch_all averages over the triplets that violate a "
                     + "margin; set a number or soft")
         }
+        try checkOptimizer()
+        try checkSchedule()
         if checkpoint.keepLast == 0, checkpoint.keepBest > 0 || checkpoint.keepEverySteps > 0 {
             let key = checkpoint.keepBest > 0 ? "keep_best" : "keep_every_steps"
             throw refuse(

@@ -173,9 +173,19 @@ extension Settings {
         ///
         /// 0.1: the earlier systems' 0.9 decay.
         public var batchNormMomentum = 0.1
+        /// Parameters that stay as they are, names with `*`, between commas.
+        public var freeze: String?
+        /// How many of the backbone's last blocks are trained.
+        ///
+        /// -1, all: as published.
+        public var trainLastBlocks = -1
+        /// 0: what is frozen is so for good.
+        public var freezeSteps = 0
 
         enum CodingKeys: String, CodingKey {
-            case backbone, head, weights, channels
+            case backbone, head, weights, channels, freeze
+            case trainLastBlocks = "train_last_blocks"
+            case freezeSteps = "freeze_steps"
             case embeddingDim = "embedding_dim"
             case weightsScope = "weights_scope"
             case batchNorm = "batch_norm"
@@ -337,6 +347,19 @@ extension Settings {
     public enum OptimizerName: String, Codable, Hashable, Sendable, CaseIterable {
         /// Adam with epsilon inside the bias correction, as PyTorch has it.
         case adam
+        /// Adam with epsilon outside the bias correction, as TensorFlow 1 and Keras have it.
+        case adamTF = "adam_tf"
+        /// Adam as PyTorch has it, with weight decay past the moments.
+        case adamw
+        /// Stochastic gradient descent with momentum.
+        case sgd
+        /// The same with weight decay past the momentum.
+        case sgdw
+
+        /// Whether it is stochastic gradient descent.
+        public var isSGD: Bool { self == .sgd || self == .sgdw }
+        /// Whether weight decay shrinks parameters and leaves gradients alone.
+        public var decouplesDecay: Bool { self == .adamw || self == .sgdw }
     }
 
     /// The optimizer.
@@ -352,30 +375,88 @@ extension Settings {
         public var beta2 = 0.999
         /// 1e-8, Adam's own.
         public var epsilon = 1e-8
+        /// 0.9 as everywhere.
+        public var momentum = 0.9
+        /// Off, as in PyTorch.
+        public var nesterov = false
         /// 0: the earlier systems declare one and apply none.
         public var weightDecay = 0.0
+        /// 1: PyTorch decays everything alike; 0 is usual where it does not.
+        public var weightDecayNormFactor = 1.0
+        /// 1, for the same reason.
+        public var weightDecayBiasFactor = 1.0
+        /// 1; fine-tuning of a pretrained backbone is usual with 10.
+        public var headRateFactor = 1.0
+        /// 1; Caffe's recipes have 2.
+        public var biasRateFactor = 1.0
+        /// 0: none of the earlier systems clips.
+        public var clipNorm = 0.0
+        /// 0, for the same reason.
+        public var clipValue = 0.0
+        /// 0: costs no memory and no time.
+        public var averageDecay = 0.0
 
         enum CodingKeys: String, CodingKey {
-            case name, beta1, beta2, epsilon
+            case name, beta1, beta2, epsilon, momentum, nesterov
             case learningRate = "learning_rate"
             case weightDecay = "weight_decay"
+            case weightDecayNormFactor = "weight_decay_norm_factor"
+            case weightDecayBiasFactor = "weight_decay_bias_factor"
+            case headRateFactor = "head_rate_factor"
+            case biasRateFactor = "bias_rate_factor"
+            case clipNorm = "clip_norm"
+            case clipValue = "clip_value"
+            case averageDecay = "average_decay"
         }
+
+        /// Adam, as its defaults are.
+        public init() {}
+    }
+
+    /// How the learning rate changes.
+    public enum ScheduleName: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Not at all.
+        case constant
+        /// To a thousandth, by the same factor at every step.
+        case exponential
+        /// By a factor at each milestone.
+        case step
+        /// Along half a cosine.
+        case cosine
     }
 
     /// How long to train and at which rate.
     public struct Schedule: Codable, Hashable, Sendable {
         /// 25000 as published.
         public var steps = 25000
-        /// First step of the exponential decay to a thousandth; -1, or not before the end, keeps
-        /// the rate constant.
+        /// exponential as published.
+        public var name = ScheduleName.exponential
+        /// First step of the exponential or cosine decay; -1, or not before the end, keeps the
+        /// rate constant.
         ///
         /// 15000 as published.
         public var decayStartStep = 15000
+        /// None: they depend on the length of the run.
+        public var milestones: [Int] = []
+        /// 0.1 as usual.
+        public var factor = 0.1
+        /// 0: to nothing, as in the paper (Loshchilov, Hutter, arXiv:1608.03983).
+        public var finalFactor = 0.0
+        /// 0: the earlier systems start at the full rate.
+        public var warmupSteps = 0
+        /// 0.1 as usual.
+        public var warmupFactor = 0.1
 
         enum CodingKeys: String, CodingKey {
-            case steps
+            case steps, name, milestones, factor
             case decayStartStep = "decay_start_step"
+            case finalFactor = "final_factor"
+            case warmupSteps = "warmup_steps"
+            case warmupFactor = "warmup_factor"
         }
+
+        /// Exponential, as its defaults are.
+        public init() {}
     }
 
     /// When to keep what.
@@ -437,6 +518,14 @@ extension Settings {
         }
     }
 
+    /// Which of a checkpoint's weights are scored.
+    public enum EvaluatedWeights: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Those that training goes on with.
+        case last
+        /// Their exponential average.
+        case average
+    }
+
     /// What is scored, how often.
     public struct Evaluation: Codable, Hashable, Sendable {
         /// All three, at the same time.
@@ -450,9 +539,11 @@ extension Settings {
         ///
         /// 64: near full speed at little memory.
         public var batchSize = 64
+        /// last: an average is kept only where it is asked for.
+        public var weights = EvaluatedWeights.last
 
         enum CodingKeys: String, CodingKey {
-            case sets
+            case sets, weights
             case pollSeconds = "poll_seconds"
             case timeoutSeconds = "timeout_seconds"
             case batchSize = "batch_size"

@@ -12,6 +12,10 @@ public enum SettingsCatalogue {
         public let meaning: String
         /// How it may change when a run is resumed.
         public let change: SettingChange
+        /// Whether runs were started before it was there.
+        ///
+        /// Its default is what they did, and is no part of the settings' digest.
+        public let isNewer: Bool
 
         /// The default for a backbone and a loss.
         public func defaultValue(
@@ -50,9 +54,10 @@ public enum SettingsCatalogue {
 
     private static func entry(
         _ key: String, _ kind: SettingKind, unit: String = "", change: SettingChange = .never,
-        _ meaning: String
+        isNewer: Bool = false, _ meaning: String
     ) -> Entry {
-        Entry(key: key, kind: kind, unit: unit, meaning: meaning, change: change)
+        Entry(
+            key: key, kind: kind, unit: unit, meaning: meaning, change: change, isNewer: isNewer)
     }
 
     private static func names<Choice: CaseIterable & RawRepresentable>(
@@ -84,6 +89,15 @@ public enum SettingsCatalogue {
         entry(
             "network.batch_norm_momentum", .number(0...1),
             "Share of a step's statistics in the running ones."),
+        entry(
+            "network.freeze", .optionalText, isNewer: true,
+            "Parameters that are not trained: names between commas, * for any characters."),
+        entry(
+            "network.train_last_blocks", .integer(-1...64), unit: "blocks", isNewer: true,
+            "Train the head and this many last blocks of the backbone alone; -1: all."),
+        entry(
+            "network.freeze_steps", .integer(0...1_000_000_000), unit: "steps", isNewer: true,
+            "Steps after which what was frozen is trained too; 0: never."),
         entry("loss.name", names(Settings.LossName.self), "Which loss."),
         entry(
             "loss.margin", .margin, unit: "distance",
@@ -121,20 +135,67 @@ public enum SettingsCatalogue {
         entry("optimizer.name", names(Settings.OptimizerName.self), "Which optimizer."),
         entry(
             "optimizer.learning_rate", .number(Double.leastNormalMagnitude...1000),
-            "Adam's step size before any decay."),
-        entry("optimizer.beta1", .number(0...0.999_999), "Decay of the first moment."),
-        entry("optimizer.beta2", .number(0...0.999_999_999), "Decay of the second moment."),
+            "The optimizer's step size before warm-up and decay."),
+        entry("optimizer.beta1", .number(0...0.999_999), "Adam: decay of the first moment."),
+        entry("optimizer.beta2", .number(0...0.999_999_999), "Adam: decay of the second moment."),
         entry(
             "optimizer.epsilon", .number(Double.leastNormalMagnitude...1),
-            "Keeps the division finite."),
+            "Adam: keeps the division finite."),
         entry(
-            "optimizer.weight_decay", .number(0...1000), "L2 penalty added to the gradient."),
+            "optimizer.momentum", .number(0...0.999_999), isNewer: true,
+            "SGD: decay of the running sum of gradients."),
+        entry(
+            "optimizer.nesterov", .flag, isNewer: true,
+            "SGD: look one step of the running sum ahead."),
+        entry(
+            "optimizer.weight_decay", .number(0...1000),
+            "Times the parameter, added to the gradient; adamw and sgdw: times the rate, taken off the parameter."
+        ),
+        entry(
+            "optimizer.weight_decay_norm_factor", .number(0...1000), isNewer: true,
+            "What the decay of batch norms' scales and shifts is multiplied with; 0: none."),
+        entry(
+            "optimizer.weight_decay_bias_factor", .number(0...1000), isNewer: true,
+            "What the decay of biases is multiplied with; 0: none."),
+        entry(
+            "optimizer.head_rate_factor", .number(0...1000), isNewer: true,
+            "What the rate of the head's parameters is multiplied with."),
+        entry(
+            "optimizer.bias_rate_factor", .number(0...1000), isNewer: true,
+            "What the rate of biases, the head's too, is multiplied with."),
+        entry(
+            "optimizer.clip_norm", .number(0...1_000_000), isNewer: true,
+            "Largest Euclidean norm of a step's gradient, longer ones are scaled; 0: any."),
+        entry(
+            "optimizer.clip_value", .number(0...1_000_000), isNewer: true,
+            "Largest component of a step's gradient, larger ones are cut; 0: any."),
+        entry(
+            "optimizer.average_decay", .number(0...0.999_999_999), isNewer: true,
+            "Share of its value that the weights' running average keeps at a step; 0: no average."),
         entry(
             "schedule.steps", .integer(1...1_000_000_000), unit: "steps", change: .upward,
             "Optimizer updates in the run."),
         entry(
+            "schedule.name", names(Settings.ScheduleName.self), isNewer: true,
+            "How the learning rate changes."),
+        entry(
             "schedule.decay_start_step", .integer(-1...1_000_000_000), unit: "steps",
-            "Start of the decay to a thousandth; -1: constant rate."),
+            "Start of the decay: exponential to a thousandth, or cosine; -1: constant rate."),
+        entry(
+            "schedule.milestones", .rising(1...1_000_000_000), unit: "steps", isNewer: true,
+            "step: updates after which the rate falls."),
+        entry(
+            "schedule.factor", .number(0...1), isNewer: true,
+            "step: what the rate is multiplied with at each milestone."),
+        entry(
+            "schedule.final_factor", .number(0...1), isNewer: true,
+            "cosine: share of the rate at the end."),
+        entry(
+            "schedule.warmup_steps", .integer(0...1_000_000_000), unit: "steps", isNewer: true,
+            "Updates in which the rate rises to its full value; a decay starts after them."),
+        entry(
+            "schedule.warmup_factor", .number(0...1), isNewer: true,
+            "Share of the rate at the first update of the warm-up."),
     ]
 
     private static let observing: [Entry] = [
@@ -183,6 +244,9 @@ public enum SettingsCatalogue {
         entry(
             "evaluation.batch_size", .integer(1...65_536), unit: "images",
             "Images embedded at once; the last batch is padded."),
+        entry(
+            "evaluation.weights", names(Settings.EvaluatedWeights.self), isNewer: true,
+            "Score the last weights, or their average (optimizer.average_decay)."),
     ]
 
     private static let machines: [Entry] = [

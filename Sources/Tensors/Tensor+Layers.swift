@@ -135,23 +135,3 @@ extension Tensor {
         try callTensorOperator("aten::nll_loss", [.tensor(self), .tensor(target)])
     }
 }
-
-/// One step of Adam on whole tensors, in place, with LibTorch's fused kernel.
-///
-/// - Parameters:
-///   - steps: one `float32` element for each parameter: the number of the step, from 1.
-/// - SeeAlso: Kingma, Ba, arXiv:1412.6980.
-public func fusedAdam_(
-    parameters: [Tensor], gradients: [Tensor], firstMoments: [Tensor], secondMoments: [Tensor],
-    steps: [Tensor], learningRate: Double, beta1: Double, beta2: Double, epsilon: Double,
-    weightDecay: Double = 0
-) throws(TensorError) {
-    try callOperator(
-        "aten::_fused_adam_",
-        [
-            .tensors(parameters), .tensors(gradients), .tensors(firstMoments),
-            .tensors(secondMoments), .tensors([]), .tensors(steps), .double(learningRate),
-            .double(beta1), .double(beta2), .double(weightDecay), .double(epsilon),
-            .bool(false), .bool(false),
-        ])
-}

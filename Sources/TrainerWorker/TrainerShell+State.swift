@@ -6,7 +6,6 @@ internal import Foundation
 internal import Logging
 internal import Images
 internal import MetricLearning
-internal import Networks
 internal import Protocol
 internal import Settings
 internal import Storage
@@ -62,7 +61,7 @@ extension TrainerShell {
         return Prepared(
             settings: settings, configuration: configuration, inputs: inputs,
             computer: try SlotComputer(configuration),
-            flat: FlatLayout(try Network(configuration.network)),
+            flat: try configuration.layout(),
             numerics: try NumericsClass.describe(settings, device: options.device),
             datasetDigest: dataSet.digest)
     }
@@ -239,10 +238,12 @@ extension TrainerShell {
         }
     }
 
-    /// Three tensors for each parameter, the statistics, and a header that names them.
+    /// What is kept of each parameter, the statistics, and a header that names the tensors.
     private var stateBytesMax: Int {
-        guard let layout else { return 0 }
-        return (layout.gradientCount * 3 + layout.statisticsCount) * 4 + (16 << 20)
+        guard let layout, let kept = prepared?.configuration.stateFloatsPerParameter else {
+            return 0
+        }
+        return (layout.gradientCount * kept + layout.statisticsCount) * 4 + (16 << 20)
     }
 
     // MARK: Giving the state

@@ -74,7 +74,8 @@ public final class BareLoop: Sendable {
             StepEffect(
                 step: step, gradient: reduced,
                 batchStatistics: Fold.mean(results.map(\.batchStatistics)),
-                scalars: StepScalars(configuration.adam, step: step, learningRate: learningRate))
+                scalars: StepScalars(
+                    configuration.optimizer, step: step, learningRate: learningRate))
         )
     }
 

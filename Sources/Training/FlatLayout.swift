@@ -15,8 +15,15 @@ public struct FlatLayout: Sendable, Hashable {
         public let offset: Int
         /// Its elements.
         public let count: Int
-        /// Whether training leaves it as it is.
-        public let isFrozen: Bool
+        /// What it does in its layer.
+        public let role: ParameterRole
+        /// Whether it belongs to the head.
+        public let isHead: Bool
+        /// The first step that moves it: 1, or later when it is frozen at first.
+        public let firstStep: Int
+
+        /// Whether a step leaves it as it is; its gradient is then zeros, in its place.
+        public func isFrozen(at step: Int) -> Bool { step < firstStep }
     }
 
     /// Elements of a whole block: 256 KiB of 32-bit floats.
@@ -30,14 +37,18 @@ public struct FlatLayout: Sendable, Hashable {
     public let statisticsCount: Int
 
     /// Lays out a network's parameters.
-    public init(_ network: Network) {
+    ///
+    /// - Throws: ``TrainingError`` with code `invalidValue` for a freeze that fits no parameter or all.
+    public init(_ network: Network, freeze: Freeze = .init()) throws(TrainingError) {
+        let frozen = try freeze.frozen(of: network)
         var entries: [Entry] = []
         var offset = 0
-        for parameter in network.parameters {
+        for (parameter, isFrozen) in zip(network.parameters, frozen) {
             entries.append(
                 Entry(
                     name: parameter.name, shape: parameter.shape, offset: offset,
-                    count: parameter.count, isFrozen: parameter.isFrozen))
+                    count: parameter.count, role: parameter.role, isHead: parameter.block == nil,
+                    firstStep: isFrozen ? freeze.firstStep : 1))
             offset += parameter.count
         }
         self.entries = entries
@@ -55,5 +66,14 @@ public struct FlatLayout: Sendable, Hashable {
         precondition(0 <= block && block < blockCount, "block \(block) of \(blockCount)")
         let start = block * Self.blockElements
         return start..<min(start + Self.blockElements, elementCount)
+    }
+}
+
+extension TrainingConfiguration {
+    /// Where the parameters lie, and which steps move them.
+    ///
+    /// - Throws: ``TrainingError`` or ``NetworkError`` for settings that no network can have.
+    public func layout() throws -> FlatLayout {
+        try FlatLayout(Network(network), freeze: freeze)
     }
 }

@@ -83,7 +83,11 @@ public final class SlotComputer: Sendable {
                     + "\(state.layout.elementCount)")
         }
         try Engine.setIntraOpThreads(configuration.threadsPerSlot)
-        let leaves = try state.preparedParameters().map { try $0.detach().requiresGradient() }
+        let step = state.step + 1
+        let frozen = state.layout.entries.map { $0.isFrozen(at: step) }
+        let leaves = try zip(state.preparedParameters(), frozen).map { parameter, isFrozen in
+            try parameter.detach().requiresGradient(!isFrozen)
+        }
         let statistics = try BatchStatistics(state.network, device: configuration.device)
         return try withGradient {
             let input = try images.to(device: configuration.device).contiguous(.channelsLast)
@@ -91,8 +95,10 @@ public final class SlotComputer: Sendable {
                 input, parameters: leaves, batchNorm: .training(statistics),
                 autocast: configuration.precision.autocast)  // [batch, dimension]
             let result = try loss(embeddings, labels: labels)
+            let trained = zip(leaves, frozen).filter { !$1 }.map(\.0)
             try store(
-                try gradients(of: result.loss, withRespectTo: leaves), state.layout, gradient)
+                try gradients(of: result.loss, withRespectTo: trained), frozen, state.layout,
+                gradient)
             let values = try embeddings.floats()
             return SlotResult(
                 loss: Float(try result.loss.item()), fractionPositive: result.fractionPositive,
@@ -102,15 +108,20 @@ public final class SlotComputer: Sendable {
         }
     }
 
-    /// Copies gradients to their places, row-major.
+    /// Copies gradients to their places, row-major; those of frozen parameters are zeros.
     private func store(
-        _ gradients: [Tensor], _ layout: FlatLayout, _ buffer: FloatBuffer
+        _ gradients: [Tensor], _ frozen: [Bool], _ layout: FlatLayout, _ buffer: FloatBuffer
     ) throws(TensorError) {
-        for (entry, gradient) in zip(layout.entries, gradients) {
+        var gradients = gradients.makeIterator()
+        for (entry, isFrozen) in zip(layout.entries, frozen) {
             let place = try Tensor(
                 viewing: buffer.base + entry.offset, shape: entry.shape, dtype: .float32,
                 keepingAlive: buffer)
-            if entry.isFrozen { try place.zero_() } else { try place.relayout_(from: gradient) }
+            if isFrozen {
+                try place.zero_()
+            } else {
+                try place.relayout_(from: gradients.next()!)
+            }
         }
     }
 

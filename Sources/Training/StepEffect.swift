@@ -5,9 +5,9 @@ public import MetricLearning
 public struct StepScalars: Hashable, Sendable {
     /// The learning rate, for the records.
     public let learningRate: Double
-    /// What a moment's quotient is multiplied with: the rate with both bias corrections.
+    /// The rate with Adam's bias corrections, which a moment's quotient is multiplied with.
     public let effectiveRate: Double
-    /// What is added to the root of the second moment.
+    /// What is added to the root of Adam's second moment.
     public let effectiveEpsilon: Double
 
     /// Takes numbers that the coordinator sent.
@@ -18,8 +18,8 @@ public struct StepScalars: Hashable, Sendable {
     }
 
     /// Works the numbers out for the update that makes `step`, counted from 1.
-    public init(_ adam: AdamConfiguration, step: Int, learningRate: Double) {
-        let scalars = adam.scalars(step: step, learningRate: learningRate)
+    public init(_ optimizer: OptimizerConfiguration, step: Int, learningRate: Double) {
+        let scalars = optimizer.rule.scalars(step: step, learningRate: learningRate)
         self.init(
             learningRate: learningRate, effectiveRate: scalars.rate,
             effectiveEpsilon: scalars.epsilon)

@@ -1,3 +1,4 @@
+internal import Foundation
 public import Images
 internal import MetricLearning
 internal import Networks
@@ -26,13 +27,23 @@ extension TrainingConfiguration {
             loss: try LossConfiguration(
                 name: settings.loss.name.rawValue, margin: margin.description,
                 distance: settings.loss.distance.rawValue),
-            adam: AdamConfiguration(
-                beta1: settings.optimizer.beta1, beta2: settings.optimizer.beta2,
-                epsilon: settings.optimizer.epsilon,
-                weightDecay: settings.optimizer.weightDecay),
+            optimizer: OptimizerConfiguration(settings.optimizer),
+            freeze: Freeze(settings.network),
             precision: settings.numerics.precision == .bf16 ? .bf16 : .fp32,
             threadsPerSlot: settings.numerics.threadsPerSlot, device: device,
             slotsPerStep: settings.batch.miniBatchesPerStep, seed: settings.seed)
+    }
+}
+
+extension Freeze {
+    /// What a run's `network.freeze` settings mean.
+    init(_ settings: Settings.Network) {
+        self.init(
+            patterns: (settings.freeze ?? "").split(separator: ",").map {
+                String($0).trimmingCharacters(in: .whitespaces)
+            },
+            trainedBlocks: settings.trainLastBlocks < 0 ? nil : settings.trainLastBlocks,
+            steps: settings.freezeSteps == 0 ? nil : settings.freezeSteps)
     }
 }
 

@@ -19,7 +19,9 @@ public struct TrainingConfiguration: Hashable, Sendable {
     /// The loss.
     public var loss: LossConfiguration
     /// The optimizer.
-    public var adam: AdamConfiguration
+    public var optimizer: OptimizerConfiguration
+    /// What training leaves as it is.
+    public var freeze: Freeze
     /// The arithmetic of forward and backward passes.
     public var precision: Precision
     /// Intra-op threads of one slot; part of the numerics class.
@@ -34,16 +36,23 @@ public struct TrainingConfiguration: Hashable, Sendable {
     /// Makes a configuration.
     public init(
         network: NetworkConfiguration, loss: LossConfiguration = .init(),
-        adam: AdamConfiguration = .init(), precision: Precision = .fp32, threadsPerSlot: Int = 1,
-        device: Device = .cpu, slotsPerStep: Int = 4, seed: UInt64 = 1
+        optimizer: OptimizerConfiguration = .init(), freeze: Freeze = .init(),
+        precision: Precision = .fp32, threadsPerSlot: Int = 1, device: Device = .cpu,
+        slotsPerStep: Int = 4, seed: UInt64 = 1
     ) {
         self.network = network
         self.loss = loss
-        self.adam = adam
+        self.optimizer = optimizer
+        self.freeze = freeze
         self.precision = precision
         self.threadsPerSlot = threadsPerSlot
         self.device = device
         self.slotsPerStep = slotsPerStep
         self.seed = seed
+    }
+
+    /// Floats in a state for each parameter: its value, the optimizer's, its average.
+    public var stateFloatsPerParameter: Int {
+        1 + optimizer.rule.momentNames.count + (optimizer.averageDecay == nil ? 0 : 1)
     }
 }

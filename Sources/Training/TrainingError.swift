@@ -8,6 +8,8 @@ public struct TrainingError: LineupError {
         case missingTensor
         /// A tensor, buffer or batch has another size than the run needs.
         case shapeMismatch
+        /// What is loaded was written with another optimizer.
+        case otherOptimizer
         /// A step effect does not follow the state's step.
         case stepOutOfOrder
         /// A partial sum that the fold needs is missing.
@@ -29,6 +31,9 @@ public struct TrainingError: LineupError {
 
     /// True where a file or setting is the cause.
     public var isBadInput: Bool {
-        code == .missingTensor || code == .shapeMismatch || code == .invalidValue
+        switch code {
+        case .missingTensor, .shapeMismatch, .otherOptimizer, .invalidValue: true
+        case .stepOutOfOrder, .missingPartial: false
+        }
     }
 }

@@ -1,11 +1,12 @@
 import Basics
+import MetricLearning
 public import Networks
 import Synchronization
 public import Tensors
 
 // @unchecked: `step` and the tensors' contents change in apply, pull, push and loading alone, which
 // their caller never runs while a slot reads; `prepared` is guarded by its mutex.
-/// Weights, optimizer moments and batch-norm averages after some number of steps.
+/// Weights, their average, optimizer moments and batch-norm averages after some number of steps.
 ///
 /// Only ``apply(_:to:threads:)`` changes it; slots read it from several threads at once.
 public final class TrainingState: @unchecked Sendable {
@@ -17,10 +18,10 @@ public final class TrainingState: @unchecked Sendable {
     public let layout: FlatLayout
     /// The network's parameters, on the configuration's device.
     public let parameters: [Tensor]
-    /// Adam's first moments.
-    public let firstMoments: [Tensor]
-    /// Adam's second moments.
-    public let secondMoments: [Tensor]
+    /// What the optimizer remembers: one list for each of its moments.
+    public let moments: [[Tensor]]
+    /// Exponential averages of the parameters; none where the run keeps none.
+    public let averages: [Tensor]
     /// Running means and variances.
     public let buffers: [Tensor]
     /// Updates made so far.
@@ -38,14 +39,18 @@ public final class TrainingState: @unchecked Sendable {
     private init(_ configuration: TrainingConfiguration, step: Int) throws {
         self.configuration = configuration
         network = try Network(configuration.network)
-        layout = FlatLayout(network)
+        layout = try FlatLayout(network, freeze: configuration.freeze)
         self.step = step
         let weights = network.parameters.map { (name: $0.name, shape: $0.shape) }
-        let averages = network.buffers.map { (name: $0.name, shape: $0.shape) }
-        let groups = [
-            Self.allocate("network/", weights), Self.allocate("network/", averages),
-            Self.allocate("optimizer/m/", weights), Self.allocate("optimizer/v/", weights),
-        ]
+        let statistics = network.buffers.map { (name: $0.name, shape: $0.shape) }
+        let optimizer = configuration.optimizer
+        let groups =
+            [
+                Self.allocate("network/", weights), Self.allocate("network/", statistics),
+                Self.allocate(
+                    Embedder.averagePrefix, optimizer.averageDecay == nil ? [] : weights),
+            ]
+            + optimizer.rule.momentNames.map { Self.allocate("optimizer/\($0)/", weights) }
         named = groups.flatMap { $0 }
         let device = configuration.device
         let tensors = try groups.map { group in
@@ -53,8 +58,8 @@ public final class TrainingState: @unchecked Sendable {
         }
         parameters = tensors[0]
         buffers = tensors[1]
-        firstMoments = tensors[2]
-        secondMoments = tensors[3]
+        averages = tensors[2]
+        moments = Array(tensors[3...])
     }
 
     /// Lays tensors out in one buffer, each at a multiple of 64 bytes.
@@ -92,6 +97,14 @@ public final class TrainingState: @unchecked Sendable {
                 bytes.bindMemory(to: Float.self).update(repeating: buffer.initialValue)
             }
         }
+        let firstAverage = parameters.count + state.buffers.count
+        for index in state.averages.indices {
+            state.named[index].withUnsafeBytes { weights in
+                state.named[firstAverage + index].withUnsafeMutableBytes {
+                    $0.copyMemory(from: weights)
+                }
+            }
+        }
         try state.push()
         return state
     }
@@ -102,12 +115,13 @@ public final class TrainingState: @unchecked Sendable {
     ///   - step: updates made when it was stored.
     ///   - find: the sizes and bytes of a tensor by its name in ``tensors()``, nil when missing.
     /// - Throws: ``TrainingError`` with code `missingTensor` or `shapeMismatch` that names the tensor,
-    ///   and what `find` throws.
+    ///   with code `otherOptimizer`, and what `find` throws.
     public static func loading(
         _ configuration: TrainingConfiguration, step: Int,
         find: (String) throws -> (shape: [Int], bytes: UnsafeRawBufferPointer)?
     ) throws -> TrainingState {
         let state = try TrainingState(configuration, step: step)
+        try state.checkOptimizer(find)
         for tensor in state.named {
             guard let (shape, bytes) = try find(tensor.name) else {
                 throw TrainingError(
@@ -129,10 +143,31 @@ public final class TrainingState: @unchecked Sendable {
         return state
     }
 
+    /// Refuses what another optimizer left, by the first parameter's moments.
+    private func checkOptimizer(
+        _ find: (String) throws -> (shape: [Int], bytes: UnsafeRawBufferPointer)?
+    ) throws {
+        let wanted = configuration.optimizer.rule.momentNames
+        let first = network.parameters[0].name
+        let held = try UpdateRule.allMomentNames.filter {
+            try find("optimizer/\($0)/\(first)") != nil
+        }
+        guard held != wanted else { return }
+        func spoken(_ names: [String]) -> String {
+            names.isEmpty ? "none" : names.map { "optimizer/\($0)" }.joined(separator: " and ")
+        }
+        throw TrainingError(
+            .otherOptimizer,
+            "the state of step \(step) was written with another optimizer: its moments are "
+                + "\(spoken(held)), the run's optimizer has \(spoken(wanted)); resume with the "
+                + "run's own settings")
+    }
+
     /// Every tensor in the order of checkpoints, over the state's own memory.
     ///
-    /// `network/` parameters in registration order, `network/` running means and variances, then
-    /// `optimizer/m/` and `optimizer/v/`. On a GPU the values are copied to the host first.
+    /// `network/` parameters in registration order, `network/` running means and variances,
+    /// `network/average/` where an average is kept, then `optimizer/m/` and `optimizer/v/`, or
+    /// `optimizer/momentum/`. On a GPU the values are copied to the host first.
     public func tensors() throws -> [NamedTensor] {
         try pull()
         return named
@@ -174,7 +209,8 @@ public final class TrainingState: @unchecked Sendable {
         return StateDigest.combined(StateSnapshot.digests(share, threads))
     }
 
-    /// The digest of the weights and batch-norm averages alone, as checkpoints are compared by.
+    /// The digest of weights, batch-norm averages and averaged weights alone, as checkpoints are
+    /// compared by.
     public func weightsDigest(threads: Int = 1) throws -> UInt64 {
         StateSnapshot(step: step, tensors: try tensors()).weightsDigest(threads: threads)
     }
@@ -218,7 +254,7 @@ public final class TrainingState: @unchecked Sendable {
         }
     }
 
-    private var groups: [Tensor] { parameters + buffers + firstMoments + secondMoments }
+    private var groups: [Tensor] { parameters + buffers + averages + moments.flatMap { $0 } }
 
     /// Brings the host's copy up to date; nothing to do where the state lives on the host.
     private func pull() throws(TensorError) {

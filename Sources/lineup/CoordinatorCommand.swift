@@ -2,6 +2,8 @@ import ArgumentParser
 import ClusterCore
 import Coordinator
 import Foundation
+import Tensors
+import Training
 
 /// `lineup coordinator`: leads a run.
 struct CoordinatorCommand: AsyncParsableCommand {
@@ -63,6 +65,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
             let folder = try RunFolder(
                 path: run, intent: .startOrResume, overrides: overrides, dataRoot: dataRoot)
             let dataSet = try folder.dataSet()
+            _ = try TrainingConfiguration(settings: folder.settings, device: .cpu).layout()
             try folder.prepare()
             let shell = try CoordinatorShell(folder: folder, dataSet: dataSet, options: options)
             let signals = DrainSignals(drain: shell.drain)

@@ -182,7 +182,8 @@ private struct CheckpointEmbedding: BatchEmbedding {
     init(_ checkpoint: CheckpointReader, settings: Settings) throws {
         let training = try TrainingConfiguration(settings: settings, device: .cpu)
         embedder = try Embedder(
-            training.network, precision: training.precision, threads: 1
+            training.network, precision: training.precision, threads: 1,
+            usesAverage: settings.evaluation.weights == .average
         ) { name in
             checkpoint[name].map { ($0.shape, $0.bytes) }
         }

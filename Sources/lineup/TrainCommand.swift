@@ -5,6 +5,7 @@ import Foundation
 import Settings
 import Storage
 import Tensors
+import Training
 
 /// Options that `train` and `resume` share.
 struct ClusterOptions: ParsableArguments {
@@ -48,6 +49,7 @@ struct ClusterOptions: ParsableArguments {
             // What is wrong with the data is said here, before anything is written or started.
             let dataSet = try folder.dataSet()
             _ = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
+            _ = try TrainingConfiguration(settings: folder.settings, device: .cpu).layout()
             let devices = try options.deviceList()
             try Engine.load()
             if folder.isExisting {

@@ -133,6 +133,13 @@ import Testing
         ("input.width=16", "at least 32"),
         ("checkpoint.keep_best=3", "checkpoint.keep_last is 0, which keeps every"),
         ("checkpoint.keep_every_steps=500", "leave checkpoint.keep_every_steps out"),
+        ("optimizer.nesterov=true", "for sgd and sgdw, optimizer.name is adam"),
+        ("optimizer.name=adamw", "optimizer.weight_decay is 0; set it"),
+        ("evaluation.weights=average", "no average is kept"),
+        ("network.freeze_steps=5", "nothing is frozen"),
+        ("schedule.warmup_steps=25000", "the run has 25000 steps"),
+        ("schedule.name=step", "schedule.milestones=15000,20000"),
+        ("schedule.milestones=9", "for schedule.name=step, which is exponential"),
     ])
     func settingsThatExcludeEachOtherAreRefused(override: String, expected: String) {
         #expect(message(nil, override).contains(expected))
@@ -150,6 +157,33 @@ import Testing
         #expect(
             message(nil, "loss.name=batch_all", "loss.margin=none")
                 .contains("set a number or soft"))
+    }
+
+    @Test func schedulesAndOptimizersThatMakeNoSenseAreRefused() throws {
+        #expect(
+            message(nil, "optimizer.name=sgd", "optimizer.nesterov=true", "optimizer.momentum=0")
+                .contains("optimizer.momentum is 0"))
+        #expect(
+            message(nil, "optimizer.clip_norm=1", "optimizer.clip_value=1")
+                .contains("leave one of them out"))
+        #expect(
+            message(nil, "schedule.name=cosine", "schedule.steps=100")
+                .contains("set schedule.decay_start_step=0"))
+        for milestones in ["100,200", "5,20"] {
+            #expect(
+                message(
+                    nil, "schedule.name=step", "schedule.steps=100", "schedule.warmup_steps=10",
+                    "schedule.milestones=\(milestones)"
+                ).contains("must lie after the warm-up of 10 and before the end of 100"))
+        }
+        for milestones in ["20,10", "0,5", "x", "7,7", "[1.5]"] {
+            #expect(
+                message(nil, "schedule.milestones=\(milestones)")
+                    .contains("expected a list of rising whole numbers from 1"))
+        }
+        let settings = try resolve(nil, "schedule.name=step", "schedule.milestones=20,30")
+        #expect(settings.schedule.milestones == [20, 30])
+        #expect(try resolve(nil, "schedule.milestones=[]") == resolve())
     }
 
     @Test func theBestAreOfASetThatIsScored() throws {
@@ -187,7 +221,8 @@ import Testing
         for override in [
             "seed=2", "loss.margin=0.3", "batch.identities=17", "numerics.precision=bf16",
             "numerics.threads_per_slot=2", "input.height=128", "schedule.decay_start_step=1",
-            "evaluation.batch_size=32", "data.catalogue=other.csv",
+            "evaluation.batch_size=32", "data.catalogue=other.csv", "optimizer.name=sgd",
+            "optimizer.clip_norm=1", "schedule.warmup_steps=1", "network.freeze=conv1*",
         ] {
             #expect(try resolve(nil, override).digest != base, "\(override)")
         }
@@ -241,6 +276,7 @@ import Testing
     @Test func theCatalogueAndTheStructureNameTheSameSettings() throws {
         var full = Settings()
         full.network.weights = "w"
+        full.network.freeze = "f"
         full.data.root = "r"
         full.ledger.path = "l"
         let data = try JSONEncoder().encode(full)

@@ -78,7 +78,7 @@ import Training
 
     @Test func layoutCutsBlocksAtFixedPlaces() throws {
         let network = try Network(NetworkConfiguration(backbone: .resnet50))
-        let layout = FlatLayout(network)
+        let layout = try FlatLayout(network)
         #expect(layout.elementCount == 23_508_032 + 2048 * 128 + 128)
         #expect(layout.blockCount == 363)
         #expect(layout.blockRange(0) == 0..<65_536)

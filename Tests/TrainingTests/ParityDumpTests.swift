@@ -63,7 +63,7 @@ import Training
         let state = try TrainingState.initial(run.configuration)
         let loop = try BareLoop(state, parallelSlots: 2)
         let schedule = LearningRateSchedule(
-            base: 1e-3, decayStartStep: run.steps / 2, totalSteps: run.steps)
+            base: 1e-3, decay: .exponential(start: run.steps / 2), totalSteps: run.steps)
         var steps: [[String: Any]] = []
         func write(_ name: String, _ parts: [FloatBuffer]) throws {
             var data = Data()

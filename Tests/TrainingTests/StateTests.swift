@@ -41,7 +41,7 @@ import Training
         let tensors = try TrainingState.initial(configuration).tensors()
         func load(_ change: (NamedTensor) -> [Int]?) throws {
             _ = try TrainingState.loading(configuration, step: 0) { name in
-                let tensor = tensors.first { $0.name == name }!
+                guard let tensor = tensors.first(where: { $0.name == name }) else { return nil }
                 return change(tensor).map { ($0, tensor.withUnsafeBytes { $0 }) }
             }
         }
