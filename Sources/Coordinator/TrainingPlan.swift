@@ -7,7 +7,7 @@ public import Settings
 
 /// What is trained on at each step of a run: sampler and schedule behind one pure function.
 public struct TrainingPlan: Sendable {
-    private let sampler: PKSampler
+    private let samplers: [(updatesBefore: Int, sampler: PKSampler)]
     private let schedule: LearningRateSchedule
     private let rule: UpdateRule
     private let slotCount: Int
@@ -16,11 +16,16 @@ public struct TrainingPlan: Sendable {
 
     /// Prepares a run's plan.
     ///
-    /// - Throws: ``DatasetError`` when the data has fewer identities than `batch.identities`.
+    /// - Throws: ``DatasetError`` when the data has fewer identities than a slot needs.
     public init(settings: Settings, dataSet: DataSet) throws {
-        sampler = try PKSampler(
-            catalogue: dataSet.catalogue, identities: settings.batch.identities,
-            imagesPerIdentity: settings.batch.imagesPerIdentity, seed: settings.seed)
+        samplers = try BatchPhase.all(of: settings.batch).map { phase in
+            (
+                phase.updatesBefore,
+                try PKSampler(
+                    catalogue: dataSet.catalogue, identities: phase.identities,
+                    imagesPerIdentity: phase.imagesPerIdentity, seed: settings.seed)
+            )
+        }
         schedule = LearningRateSchedule(settings)
         rule = OptimizerConfiguration(settings.optimizer).rule
         slotCount = settings.batch.miniBatchesPerStep
@@ -45,12 +50,13 @@ public struct TrainingPlan: Sendable {
     }
 
     /// One line on identities that repeat images, nil when none does.
-    public var notice: String? { sampler.repeatedNotice }
+    public var notice: String? { samplers.lazy.compactMap(\.sampler.repeatedNotice).first }
 }
 
 extension TrainingPlan: StepSource {
     /// Rows of the catalogue and labels of every slot; the first step is 1.
     public func samples(step: Int) -> WireStepSamples {
+        let sampler = samplers.last { $0.updatesBefore < step }!.sampler
         var message = WireStepSamples()
         message.step = UInt64(step)
         message.slots = (0..<slotCount).map { slot in

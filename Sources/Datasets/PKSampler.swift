@@ -53,9 +53,9 @@ public struct PKSampler: Sendable {
         guard found.count >= identitiesPerSlot else {
             throw DatasetError(
                 .notEnough,
-                "batch.identities is \(identitiesPerSlot), but split '\(split)' of "
+                "batch.identities (or batch.phases) is \(identitiesPerSlot), but split '\(split)' of "
                     + "\(catalogue.root) has \(found.count) identities with uncovered images; "
-                    + "lower batch.identities or add data")
+                    + "lower it or add data")
         }
         identities = found
         self.identitiesPerSlot = identitiesPerSlot

@@ -44,6 +44,11 @@ extension Settings {
                 "schedule.warmup_steps is \(warmup), but the run has \(steps) steps "
                     + "(schedule.steps); set less")
         }
+        if let last = try BatchPhase.all(of: batch).last, last.updatesBefore >= steps {
+            throw refusal(
+                "batch.phases begins one after \(last.updatesBefore) steps, but the run has "
+                    + "\(steps) (schedule.steps); leave that phase out")
+        }
         switch schedule.name {
         case .step:
             guard let first = schedule.milestones.first else {

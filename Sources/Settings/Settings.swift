@@ -290,6 +290,10 @@ extension Settings {
         /// 4: up to four trainers scale; 1 is the earlier systems' step exactly and does not scale
         /// out.
         public var miniBatchesPerStep = 4
+        /// Other P and K from some step on, as `5000:9x8,10000:18x4`.
+        ///
+        /// None: all earlier systems keep theirs.
+        public var phases: String?
 
         /// Images in one slot.
         public var imagesPerSlot: Int { identities * imagesPerIdentity }
@@ -297,7 +301,7 @@ extension Settings {
         public var imagesPerStep: Int { imagesPerSlot * miniBatchesPerStep }
 
         enum CodingKeys: String, CodingKey {
-            case identities
+            case identities, phases
             case imagesPerIdentity = "images_per_identity"
             case miniBatchesPerStep = "mini_batches_per_step"
         }

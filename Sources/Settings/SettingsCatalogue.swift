@@ -116,6 +116,9 @@ public enum SettingsCatalogue {
         entry(
             "batch.mini_batches_per_step", .integer(1...4096), unit: "slots",
             "G, slots a step; trainers share them."),
+        entry(
+            "batch.phases", .optionalText, isNewer: true,
+            "Other P and K after some steps: 5000:9x8,10000:18x4 in place of the two above."),
         entry("input.height", .integer(8...4096), unit: "px", "Height of the network's input."),
         entry("input.width", .integer(8...4096), unit: "px", "Width of the network's input."),
         entry(

@@ -16,7 +16,8 @@ enum NumericsClass {
             "isa=\(device == .cpu ? try Engine.cpuCapability() : "-")",
             "threads=\(settings.numerics.threadsPerSlot)",
             "precision=\(settings.numerics.precision.rawValue)", "format=channels_last",
-            "batch=\(settings.batch.identities)x\(settings.batch.imagesPerIdentity)",
+            "batch=\(settings.batch.identities)x\(settings.batch.imagesPerIdentity)"
+                + (settings.batch.phases.map { ",\($0)" } ?? ""),
             "input=\(settings.input.height)x\(settings.input.width)", "adam=fused",
         ].joined(separator: " ")
     }

@@ -40,6 +40,14 @@ import Testing
         try refused(
             ["train", run, "--set", "network.weights=w.safetensors"] + data,
             saying: ["network.weights", "w.safetensors"])
+        try refused(
+            ["train", run, "--set", "network.freeze=layer9.*"] + data,
+            saying: ["network.freeze", "layer9.*", "no parameter of resnet50"])
+        try refused(
+            ["train", run, "--set", "batch.phases=5:100000x4"] + data, saying: ["batch.phases"])
+        try refused(
+            ["train", run, "--set", "batch.phases=5:60000x4"] + data,
+            saying: ["batch.phases) is 60000", "identities"])
         try refused(["train", run], saying: ["data.root"])
         try refused(
             ["train", run, "--set", "data.root=/nowhere/at/all"], saying: ["/nowhere/at/all"])

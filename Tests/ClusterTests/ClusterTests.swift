@@ -110,6 +110,38 @@ import Transport
         try LocalRun.checkLedger(run, steps: 24)
     }
 
+    /// Momentum, clipping, an average, layers that thaw at step 6, slots that grow after step 10.
+    static let rich = LocalRun.options([
+        "optimizer.name=sgdw", "optimizer.nesterov=true", "optimizer.weight_decay=0.01",
+        "optimizer.learning_rate=0.05", "optimizer.clip_norm=0.05", "optimizer.average_decay=0.9",
+        "optimizer.weight_decay_norm_factor=0", "evaluation.weights=average",
+        "network.train_last_blocks=1", "network.freeze_steps=5", "schedule.name=cosine",
+        "schedule.decay_start_step=0", "schedule.warmup_steps=4", "batch.phases=10:5x4",
+    ])
+
+    @Test(.timeLimit(.minutes(4)))
+    func momentaAveragesAndThawedLayersSurviveKills() throws {
+        let settings = try LocalRun.settings(steps: 20) + Self.rich
+        func start(_ run: String, trainers: Int) throws -> LineupProcess {
+            try LineupProcess(
+                ["train", run, "--trainers", "\(trainers)", "--evaluators", "1"] + settings)
+        }
+        let whole = LocalRun.folder("rich")
+        let process = try start(whole, trainers: 1)
+        #expect(try process.wait() == 0, "\(process.errors)")
+        let reader = try LedgerReader(run: whole)
+        #expect(try reader.steps().map(\.samples) == (1...20).map { $0 <= 10 ? 64 : 80 })
+        try reader.close()
+        let run = LocalRun.folder("rich-killed")
+        let killed = try start(run, trainers: 2)
+        try LocalRun.wait(for: 12, in: run, of: killed)
+        killed.killTree()
+        let again = try LocalRun.resume(run, trainers: 3, evaluators: 1)
+        #expect(try again.wait() == 0, "\(again.errors)")
+        #expect(try LocalRun.weights(run, step: 20) == LocalRun.weights(whole, step: 20))
+        #expect(try Self.ledgerDigest(run) == Self.ledgerDigest(whole))
+    }
+
     @Test(.timeLimit(.minutes(4)))
     func aRaisedScheduleRedoesCommittedStepsAtTheirOwnRates() throws {
         let run = LocalRun.folder("longer")

@@ -34,8 +34,11 @@ enum LocalRun {
 
     /// The settings that every test's run has, as options.
     static func settings(steps: Int, every: Int = 8) throws -> [String] {
-        try values(steps: steps, every: every).flatMap { ["--set", $0] }
+        options(try values(steps: steps, every: every))
     }
+
+    /// Settings as options.
+    static func options(_ values: [String]) -> [String] { values.flatMap { ["--set", $0] } }
 
     /// The settings that every test's run has.
     static func values(steps: Int, every: Int = 8) throws -> [String] {

@@ -107,8 +107,8 @@ import Testing
         #expect(error?.code == .notEnough)
         #expect(
             error?.message
-                == "batch.identities is 4, but split 'train' of /data has 3 identities with "
-                + "uncovered images; lower batch.identities or add data")
+                == "batch.identities (or batch.phases) is 4, but split 'train' of /data has 3 "
+                + "identities with uncovered images; lower it or add data")
     }
 
     @Test(arguments: [(0, 2), (-1, 2), (2, 0)])

@@ -186,6 +186,21 @@ import Testing
         #expect(try resolve(nil, "schedule.milestones=[]") == resolve())
     }
 
+    @Test func phasesOfBatchesAreStepsAndShapes() throws {
+        let settings = try resolve(nil, "batch.phases=500:9x8,1000:4x2")
+        let phases = try BatchPhase.all(of: settings.batch)
+        #expect(phases.map(\.updatesBefore) == [0, 500, 1000])
+        #expect(phases.map(\.identities) == [18, 9, 4])
+        #expect(phases.map(\.imagesPerIdentity) == [4, 8, 2])
+        for text in ["500", "0:9x8", "500:9x8,500:4x2", "500:9x1", "5:9x8x2", "5:9x8,", "a:9x8"] {
+            #expect(
+                message(nil, "batch.phases=\(text)").contains("expected rising steps with P and K"))
+        }
+        #expect(
+            message(nil, "batch.phases=9:9x8", "schedule.steps=9").contains("leave that phase out"))
+        #expect(try settings.digest != resolve().digest)
+    }
+
     @Test func theBestAreOfASetThatIsScored() throws {
         let keep = ["checkpoint.keep_last=1", "checkpoint.keep_best=1"]
         #expect(
@@ -277,6 +292,7 @@ import Testing
         var full = Settings()
         full.network.weights = "w"
         full.network.freeze = "f"
+        full.batch.phases = "5:2x2"
         full.data.root = "r"
         full.ledger.path = "l"
         let data = try JSONEncoder().encode(full)
