@@ -26,6 +26,7 @@ extension CoordinatorStateMachine.Worker: Codable {
         pace = Double(bitPattern: try reader.word())
         rhythm = Rhythm(
             count: try reader.number(), mean: try reader.number(), deviation: try reader.number(),
+            longest: try reader.number(),
             lastAt: try reader.flag() ? .nanoseconds(try reader.number()) : nil)
     }
 
@@ -45,7 +46,9 @@ extension CoordinatorStateMachine.Worker: Codable {
         writer.put(UInt8(awayAt == nil ? 0 : 1))
         if let awayAt { writer.put(awayAt) }
         writer.put(pace.bitPattern)
-        for number in [rhythm.count, rhythm.mean, rhythm.deviation] { writer.put(number) }
+        for number in [rhythm.count, rhythm.mean, rhythm.deviation, rhythm.longest] {
+            writer.put(number)
+        }
         writer.put(UInt8(rhythm.lastAt == nil ? 0 : 1))
         if let lastAt = rhythm.lastAt { writer.put(lastAt) }
         var container = encoder.singleValueContainer()

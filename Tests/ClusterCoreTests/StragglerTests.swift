@@ -74,22 +74,23 @@ import Testing
             ])
     }
 
-    /// A member that was heard every tenth of a second is missed after three of them.
-    @Test(arguments: [true, false])
-    func silenceIsJudgedByWhatWasUsual(isRegular: Bool) {
+    /// A member that was heard every tenth of a second is missed after three of them, unless it was
+    /// silent for longer before, or is not known for long.
+    @Test(arguments: [(0..<0, 64), (31..<35, 67), (1..<20, 71)])
+    func silenceIsJudgedByWhatWasUsual(missed: Range<Int>, leasedAt: Int) {
         var cluster = SmallCluster(["a", "b", "c"])
-        for tenth in 1...10 {
-            for worker in ["a", "b", "c"] where isRegular || tenth % 5 == 0 {
+        for tenth in 1...60 {
+            for worker in ["a", "b", "c"] where worker != "c" || !missed.contains(tenth) {
                 cluster.progress(worker, at: .milliseconds(100 * tenth))
             }
         }
-        for tenth in 11...25 where cluster.events["leased_again"] == nil {
+        for tenth in 61...75 where cluster.events["leased_again"] == nil {
             for (slot, worker) in ["a", "b"].enumerated() {
                 cluster.progress(worker, at: .milliseconds(100 * tenth))
                 cluster.done(slot, by: worker, at: .milliseconds(100 * tenth))
             }
             cluster.tick(at: .milliseconds(100 * tenth))
-            if cluster.events["leased_again"] != nil { #expect(tenth == (isRegular ? 14 : 21)) }
+            if cluster.events["leased_again"] != nil { #expect(tenth == leasedAt) }
         }
         #expect(cluster.events["leased_again"]?.count == 1)
     }

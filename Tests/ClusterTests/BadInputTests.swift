@@ -138,7 +138,9 @@ import Testing
     @Test(.timeLimit(.minutes(3)))
     func garbageOnThePortChangesNothing() throws {
         let run = LocalRun.folder("garbage")
-        let process = try LocalRun.start(run, steps: 12, trainers: 1)
+        // Long enough to be there when the last of it comes.
+        let steps = 150
+        let process = try LocalRun.start(run, steps: steps, every: steps, trainers: 1)
         try LocalRun.wait(for: 2, in: run, of: process)
         struct Address: Decodable { let address: String }
         let file = URL(fileURLWithPath: run + "/coordinator.json")
@@ -163,7 +165,7 @@ import Testing
             close(descriptor)
         }
         #expect(try process.wait() == 0, "\(process.errors)")
-        try LocalRun.checkLedger(run, steps: 12)
+        try LocalRun.checkLedger(run, steps: steps)
     }
 
     /// `lineup ledger RUN --json | head` has a reader that leaves.
