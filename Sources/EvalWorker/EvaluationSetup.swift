@@ -176,7 +176,11 @@ extension Settings {
                 case .none: .none
                 }
             return try TupleLoss(
-                name: loss.name.rawValue, margin: margin, distance: loss.distance.rawValue)
+                name: loss.name.rawValue, margin: margin, distance: loss.distance.rawValue,
+                normalization: loss.normalize.rawValue,
+                minerEpsilon: loss.miner == .multiSimilarity ? loss.minerEpsilon : nil,
+                reducer: loss.reducer.rawValue, activeThreshold: loss.activeThreshold,
+                parameters: loss.parameters)
         }
     }
 }

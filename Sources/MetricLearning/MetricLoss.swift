@@ -1,3 +1,4 @@
+public import Basics
 public import Tensors
 
 /// A loss and what is reported beside it.
@@ -6,152 +7,126 @@ public struct LossResult: Sendable {
     public let loss: Tensor
     /// Share of valid terms that are active; 0 when none is valid.
     public let fractionPositive: Double
-    /// Terms that still pull: see ``MetricLoss`` for the threshold of each loss.
+    /// Terms above ``LossConfiguration/activeThreshold``: those that still pull.
     public let activeCount: Int
-    /// Triplets (batch_all), anchors (batch_hard) or positive pairs (semi-hard) that count.
+    /// Terms that count: triplets (batch_all), positive pairs (semi-hard, lifted, nt_xent), else anchors.
     public let validCount: Int
 }
 
-/// A metric-learning loss over one mini-batch, as a graph of LibTorch operators.
+/// A metric-learning loss over one mini-batch.
 ///
-/// - `batch_all`: t = d(a,p) - d(a,n) through the margin, for all valid triplets; with a number or
-///   `soft` the mean over those above 1e-16, with `none` the mean over all. No valid triplet: 0.
-///   Memory is (positive pairs) x batch, not batch cubed.
-/// - `batch_hard`: the mean over all anchors; an anchor without positives has positive distance 0,
-///   one without negatives adds 0 (also with `none`, where the earlier system returned minus
-///   infinity). Active: above 1e-5.
-/// - `batch_hard_000`: an anchor without negatives takes its row's largest distance instead.
-/// - `tf_batch_semi_hard`: the mean over ordered positive pairs of the margin on d(a,p) - d(a,n); an
-///   anchor without negatives has d(a,n) = 0; no positive pair: 0 where TensorFlow has NaN.
-///
-/// Where several entries share a maximum or minimum, its gradient is shared evenly among them.
-///
-/// - SeeAlso: Hermans, Beyer, Leibe, arXiv:1703.07737; Schroff, Kalenichenko, Philbin,
-///   arXiv:1503.03832.
+/// batch_hard is a graph of LibTorch's operators over the matrix of distances. Every other loss is an
+/// ``AnchorLoss``: distances, value and derivative are computed in float64, on one thread, in memory
+/// linear in the matrix, and the derivative by the embeddings is handed to autograd. The types in `Losses` say what each does where an anchor lacks positives or negatives;
+/// a mini-batch without a valid term has loss 0 and gradient 0, never NaN.
 public struct MetricLoss: Sendable {
     /// What decides the loss.
     public let configuration: LossConfiguration
 
     /// Makes a loss.
-    public init(_ configuration: LossConfiguration) {
+    ///
+    /// - Throws: ``MetricLearningError`` with code `invalidValue` for parts that do not go together.
+    public init(_ configuration: LossConfiguration) throws(MetricLearningError) {
+        try configuration.check()
         self.configuration = configuration
     }
 
     /// The loss of a mini-batch.
     ///
     /// - Parameters:
-    ///   - embeddings: `[count, dimension]`, float32.
+    ///   - embeddings: `[count, dimension]`, any floating-point dtype; half precision is computed in
+    ///     float32.
     ///   - labels: one identity for each row.
+    ///   - random: what `batch_sample` draws from.
     /// - Throws: ``MetricLearningError`` with code `shapeMismatch`, or a `TensorError`.
-    public func callAsFunction(_ embeddings: Tensor, labels: [Int]) throws -> LossResult {
+    public func callAsFunction(
+        _ embeddings: Tensor, labels: [Int],
+        random: CounterRandom = CounterRandom(seed: 0, purpose: .mining)
+    ) throws -> LossResult {
+        var draws: [Double] = []
+        if configuration.name == .batchSample {
+            var random = random
+            draws = labels.flatMap { _ in [random.uniform(), random.uniform()] }
+        }
+        return try evaluate(embeddings, labels: labels, draws: draws)
+    }
+
+    /// The loss of a mini-batch with given draws.
+    ///
+    /// - Parameter draws: for each row, two numbers in [0, 1): its positive's and its negative's.
+    package func evaluate(
+        _ embeddings: Tensor, labels: [Int], draws: [Double]
+    ) throws -> LossResult {
         guard embeddings.rank == 2, embeddings.size(0) == labels.count, !labels.isEmpty else {
             throw MetricLearningError(
                 .shapeMismatch,
                 "embeddings are \(embeddings.shape) and there are \(labels.count) labels; "
                     + "one label a row is needed")
         }
-        let rows = try configuration.normalizesRows ? unitRows(embeddings) : embeddings
-        let distances = try configuration.distance.matrix(rows)  // [batch, batch]
-        let pairs = BatchPairs(labels: labels)
-        switch configuration.name {
-        case .batchAll: return try batchAll(distances, pairs)
-        case .batchHard: return try batchHard(distances, pairs)
-        case .batchHard000: return try batchHardWithOldCorners(distances, pairs)
-        case .tfBatchSemiHard: return try semiHard(distances, pairs)
-        }
+        let isHalf = embeddings.dtype == .bfloat16 || embeddings.dtype == .float16
+        let given = try isHalf ? embeddings.to(dtype: .float32) : embeddings
+        let rows =
+            switch configuration.normalization {
+            case .none: given
+            case .rows: try unitRows(given)
+            case .columns: try unitRows(given.transpose()).transpose().contiguous()
+            }
+        return try result(rows, labels, draws)
     }
 
-    private func batchAll(_ distances: Tensor, _ pairs: BatchPairs) throws -> LossResult {
-        guard pairs.tripletCount > 0 else { return try nothing(distances) }
-        let rows = try pairs.anchorRows(of: distances)  // [pairs, batch]
-        let positive = try pairs.positives(in: rows)  // [pairs, 1]
-        let negative = try pairs.pairNegatives(like: rows)  // [pairs, batch], bool
-        let terms = try Tensor.where(negative, margin(positive - rows), 0)
-        let active = try count(terms, above: 1e-16)
-        let divisor = configuration.margin == .none ? pairs.tripletCount : max(active, 1)
-        return LossResult(
-            loss: try terms.sum() / Double(divisor),
-            fractionPositive: Double(active) / Double(pairs.tripletCount), activeCount: active,
-            validCount: pairs.tripletCount)
-    }
-
-    private func batchHard(_ distances: Tensor, _ pairs: BatchPairs) throws -> LossResult {
-        let positive = try hardestPositives(distances, pairs)  // [batch]
-        let nearest = try nearestNegatives(distances, pairs)  // [batch]
-        let has = try pairs.hasNegative(like: distances)  // [batch], bool
-        let terms = try margin(positive - Tensor.where(has, nearest, 0))
-        return try meanOverAnchors(Tensor.where(has, terms, 0))
-    }
-
-    private func batchHardWithOldCorners(
-        _ distances: Tensor, _ pairs: BatchPairs
+    private func result(
+        _ rows: Tensor, _ labels: [Int], _ draws: [Double]
     ) throws -> LossResult {
-        let positive = try hardestPositives(distances, pairs)
-        let nearest = try nearestNegatives(distances, pairs)
-        let has = try pairs.hasNegative(like: distances)
-        let negative = try Tensor.where(has, nearest, distances.amax([1]))
-        return try meanOverAnchors(margin(positive - negative))
-    }
-
-    /// `[batch]`; 0 for a row without positives.
-    private func hardestPositives(
-        _ distances: Tensor, _ pairs: BatchPairs
-    ) throws(TensorError) -> Tensor {
-        try Tensor.where(pairs.positives(like: distances), distances, 0).amax([1])
-    }
-
-    /// `[batch]`; infinity for a row without negatives.
-    private func nearestNegatives(
-        _ distances: Tensor, _ pairs: BatchPairs
-    ) throws(TensorError) -> Tensor {
-        try Tensor.where(pairs.negatives(like: distances), distances, .infinity).amin([1])
-    }
-
-    private func meanOverAnchors(_ terms: Tensor) throws -> LossResult {
-        let active = try count(terms, above: 1e-5)
-        return LossResult(
-            loss: try terms.sum() / Double(terms.count),
-            fractionPositive: Double(active) / Double(terms.count), activeCount: active,
-            validCount: terms.count)
-    }
-
-    private func semiHard(_ distances: Tensor, _ pairs: BatchPairs) throws -> LossResult {
-        let pairCount = pairs.anchors.count
-        guard pairCount > 0 else { return try nothing(distances) }
-        let rows = try pairs.anchorRows(of: distances)  // [pairs, batch]
-        let positive = try pairs.positives(in: rows)  // [pairs, 1]
-        let negative = try pairs.pairNegatives(like: rows)  // [pairs, batch], bool
-        let farther = try (rows .> positive) .& negative
-        let nearest = try Tensor.where(farther, rows, .infinity).amin([1])  // [pairs]
-        let farthest = try Tensor.where(negative, rows, 0).amax([1])
-        let chosen = try Tensor.where(farther.any(1), nearest, farthest)
-        let terms = try margin(positive.flatten() - chosen)
-        let active = try count(terms, above: 1e-5)
-        return LossResult(
-            loss: try terms.sum() / Double(pairCount),
-            fractionPositive: Double(active) / Double(pairCount), activeCount: active,
-            validCount: pairCount)
-    }
-
-    /// A loss of 0 that still has a graph.
-    private func nothing(_ distances: Tensor) throws -> LossResult {
-        LossResult(
-            loss: try distances.sum() * 0, fractionPositive: 0, activeCount: 0, validCount: 0)
-    }
-
-    private func margin(_ difference: Tensor) throws(TensorError) -> Tensor {
-        switch configuration.margin {
-        case .value(let value): try (difference + value).relu()
-        case .soft: try difference.softplus()
-        case .none: difference
+        let (margin, parameters) = (configuration.margin, configuration.parameters)
+        func hard() throws -> (HardTriplets, distances: Tensor, BatchPairs) {
+            (
+                HardTriplets(
+                    margin: margin, reducer: configuration.reducer,
+                    activeThreshold: configuration.activeThreshold),
+                try configuration.distance.matrix(rows), BatchPairs(labels: labels)
+            )
         }
-    }
-
-    private func count(_ terms: Tensor, above threshold: Double) throws(TensorError) -> Int {
-        Int(try (terms.detach() .> threshold).sum().item())
-    }
-
-    private func unitRows(_ rows: Tensor) throws(TensorError) -> Tensor {
-        try rows * rows.square().sum([1], keepDims: true).clamp(min: 1e-12).rsqrt()
+        func over(_ loss: some AnchorLoss) throws -> LossResult {
+            try AnchorPass(labels: labels, miner: configuration.miner).result(
+                of: loss, PairTable(rows, configuration.distance), configuration.reducer,
+                threshold: configuration.activeThreshold)
+        }
+        func pointToSet(_ weight: PointToSet.Weight) throws -> LossResult {
+            try over(
+                PointToSet(
+                    weight: weight, margin: margin, isCompatible: parameters.hap2sCompatibility))
+        }
+        switch configuration.name {
+        case .batchHard:
+            let (loss, distances, pairs) = try hard()
+            return try loss(distances, pairs)
+        case .batchHard000:
+            let (loss, distances, pairs) = try hard()
+            return try loss.withOldCorners(distances, pairs)
+        case .batchAll: return try over(AllTriplets(margin: margin))
+        case .tfBatchSemiHard:
+            return try over(SemiHardTriplets(margin: margin, countsLoneAnchors: true))
+        case .semiHard:
+            return try over(SemiHardTriplets(margin: margin, countsLoneAnchors: false))
+        case .batchSample: return try over(SampledTriplets(margin: margin, draws: draws))
+        case .weightedTriplet:
+            return try over(PointToSet(weight: .exponential(sigma: 1), margin: margin))
+        case .hap2sExponential: return try pointToSet(.exponential(sigma: parameters.hap2sSigma))
+        case .hap2sPolynomial: return try pointToSet(.polynomial(alpha: parameters.hap2sAlpha))
+        case .lifted: return try over(LiftedLoss(margin: configuration.marginValue))
+        case .generalizedLifted:
+            return try over(GeneralizedLiftedLoss(margin: configuration.marginValue))
+        case .multiSimilarity:
+            return try over(
+                MultiSimilarityLoss(
+                    alpha: parameters.multiSimilarityAlpha, beta: parameters.multiSimilarityBeta,
+                    base: parameters.multiSimilarityBase))
+        case .circle:
+            return try over(
+                CircleLoss(margin: configuration.marginValue, gamma: parameters.circleGamma))
+        case .supervisedContrastive:
+            return try over(SupervisedContrastiveLoss(temperature: parameters.temperature))
+        case .ntXent: return try over(NTXentLoss(temperature: parameters.temperature))
+        }
     }
 }

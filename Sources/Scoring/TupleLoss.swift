@@ -1,3 +1,4 @@
+public import Basics
 import Foundation
 
 /// The run's metric loss, evaluated on the small batch that one tuple forms.
@@ -8,15 +9,10 @@ import Foundation
 /// comparing checkpoints of one run, not for judging a model.
 ///
 /// Terms, with h the margin function: `max(x + m, 0)` for a number m, `log(1 + exp x)` for `soft`,
-/// `x` for `none`.
-///
-/// | loss | terms | value | active |
-/// |---|---|---|---|
-/// | `batch_all` | h(d(a,p) - d(a,n)), every valid triplet | sum / active; all for `none` | > 1e-16 |
-/// | `batch_hard` | h(max d(a,p) - min d(a,n)), every image | mean | > 1e-5 |
-/// | `tf_batch_semi_hard` | h(d(a,p) - d(a,n*)), every ordered positive pair | mean | > 1e-5 |
-///
-/// The last works on rows scaled to length 1; n* is the nearest negative beyond p, else the farthest.
+/// `x` for `none`; the mean is over all terms, or with `mean_nonzero` over the active ones. The losses
+/// are those of training, each written here a second time in plain loops, so that each form checks
+/// the other. `batch_sample` is its expectation over the draws; what is drawn in training would make
+/// scores of two checkpoints differ by luck.
 ///
 /// - SeeAlso: `docs/metrics.md`, section `mean_loss`.
 public struct TupleLoss: Hashable, Sendable {
@@ -26,8 +22,32 @@ public struct TupleLoss: Hashable, Sendable {
         case batchAll = "batch_all"
         /// Hardest positive and hardest negative of each anchor.
         case batchHard = "batch_hard"
+        /// The same; an anchor without negatives takes its largest distance.
+        case batchHard000 = "batch_hard_000"
         /// Nearest negative beyond the positive, for each positive pair.
         case semiHard = "tf_batch_semi_hard"
+        /// The same; an anchor without negatives does not count.
+        case mendedSemiHard = "semi_hard"
+        /// One positive and one negative of each anchor, drawn.
+        case sampled = "batch_sample"
+        /// Means by soft-max weights.
+        case weighted = "weighted_triplet"
+        /// Each positive pair and the negatives of both.
+        case lifted
+        /// All positives and all negatives of each anchor.
+        case generalizedLifted = "generalized_lifted"
+        /// Means by exponential weights.
+        case hap2sExponential = "hap2s_exponential"
+        /// Means by polynomial weights.
+        case hap2sPolynomial = "hap2s_polynomial"
+        /// Pairs around one similarity.
+        case multiSimilarity = "multi_similarity"
+        /// Pairs weighted by how far they are from their optimum.
+        case circle
+        /// Each anchor's positives as classes.
+        case supervisedContrastive = "supervised_contrastive"
+        /// Each positive pair as a class among the anchor's negatives.
+        case ntXent = "nt_xent"
     }
 
     /// What turns a difference of distances into a term.
@@ -40,29 +60,82 @@ public struct TupleLoss: Hashable, Sendable {
         case none
     }
 
+    /// What is given length 1 first.
+    public enum Normalization: String, CaseIterable, Hashable, Sendable {
+        /// Nothing.
+        case none
+        /// Each row; a row of almost no length stays short.
+        case rows
+        /// Each column.
+        case columns
+    }
+
+    /// How terms become one number.
+    public enum Reducer: String, CaseIterable, Hashable, Sendable {
+        /// The mean of all.
+        case mean
+        /// Their sum over the number of active ones.
+        case meanNonzero = "mean_nonzero"
+    }
+
     /// Which loss.
     public let kind: Kind
     /// What turns a difference of distances into a term.
     public let margin: Margin
     /// What the loss compares.
     public let distance: PairDistance
+    /// What is given length 1 first.
+    public let normalization: Normalization
+    /// How much easier than the hardest of the other kind a pair may be; nil takes all pairs.
+    public let minerEpsilon: Double?
+    /// How terms become one number.
+    public let reducer: Reducer
+    /// Above which a term is active.
+    public let activeThreshold: Double
+    /// What shapes single losses.
+    public let parameters: LossParameters
 
-    /// Names a loss by its parts.
-    public init(_ kind: Kind, margin: Margin, distance: PairDistance = .euclidean) {
+    /// Names a loss by its parts; what is left out is as the three earliest losses have it.
+    public init(
+        _ kind: Kind, margin: Margin, distance: PairDistance = .euclidean,
+        normalization: Normalization? = nil, minerEpsilon: Double? = nil, reducer: Reducer? = nil,
+        activeThreshold: Double? = nil, parameters: LossParameters = .init()
+    ) {
         self.kind = kind
         self.margin = margin
         self.distance = distance
+        self.normalization = normalization ?? (kind == .semiHard ? .rows : .none)
+        self.minerEpsilon = minerEpsilon
+        self.reducer = reducer ?? (kind == .batchAll && margin != .none ? .meanNonzero : .mean)
+        self.activeThreshold = activeThreshold ?? (kind == .batchAll ? 1e-16 : 1e-5)
+        self.parameters = parameters
     }
 
     /// Names a loss as the settings do.
     ///
     /// - Throws: ``ScoringError`` with code `unknownSetting`, naming those there are.
-    public init(name: String, margin: Margin, distance: String) throws(ScoringError) {
-        guard let kind = Kind(rawValue: name) else {
-            let all = Kind.allCases.map(\.rawValue).joined(separator: ", ")
-            throw ScoringError(.unknownSetting, "loss.name is '\(name)'; scoring knows \(all)")
+    public init(
+        name: String, margin: Margin, distance: String, normalization: String? = nil,
+        minerEpsilon: Double? = nil, reducer: String? = nil, activeThreshold: Double? = nil,
+        parameters: LossParameters = .init()
+    ) throws(ScoringError) {
+        func named<Choice: CaseIterable & RawRepresentable>(
+            _ text: String, _ key: String
+        ) throws(ScoringError) -> Choice where Choice.RawValue == String {
+            guard let choice = Choice(rawValue: text) else {
+                let all = Choice.allCases.map(\.rawValue).joined(separator: ", ")
+                throw ScoringError(.unknownSetting, "\(key) is '\(text)'; scoring knows \(all)")
+            }
+            return choice
         }
-        self.init(kind, margin: margin, distance: try PairDistance(name: distance))
+        var (knownNormalization, knownReducer): (Normalization?, Reducer?)
+        if let normalization { knownNormalization = try named(normalization, "loss.normalize") }
+        if let reducer { knownReducer = try named(reducer, "loss.reducer") }
+        self.init(
+            try named(name, "loss.name"), margin: margin,
+            distance: try PairDistance(name: distance),
+            normalization: knownNormalization, minerEpsilon: minerEpsilon, reducer: knownReducer,
+            activeThreshold: activeThreshold, parameters: parameters)
     }
 }
 
@@ -86,90 +159,22 @@ extension TupleLoss {
     /// A distance that is not finite makes both values NaN, so that it can never look like
     /// success.
     package func evaluate(_ rows: [UnsafeBufferPointer<Float>], labels: [Int]) -> LossValue {
-        let table = kind == .semiHard ? sphereDistances(rows) : distances(rows)
+        let table =
+            switch normalization {
+            case .none: distances(rows)
+            case .rows: sphereDistances(rows)
+            case .columns: columnDistances(rows)
+            }
         guard table.values.allSatisfy(\.isFinite) else {
             return LossValue(loss: .nan, fractionPositive: .nan)
         }
-        switch kind {
-        case .batchAll: return batchAll(table, labels)
-        case .batchHard: return batchHard(table, labels)
-        case .semiHard: return semiHard(table, labels)
-        }
-    }
-
-    private func term(_ difference: Double) -> Double {
-        switch margin {
-        case .number(let margin): max(difference + margin, 0)
-        // log(1 + e^x) without overflow.
-        case .soft: max(difference, 0) + log1p(exp(-abs(difference)))
-        case .none: difference
-        }
-    }
-
-    private func batchAll(_ table: SquareTable, _ labels: [Int]) -> LossValue {
-        var sum = 0.0
-        var valid = 0
-        var active = 0
-        for a in 0..<table.side {
-            for p in 0..<table.side where p != a && labels[p] == labels[a] {
-                for n in 0..<table.side where labels[n] != labels[a] {
-                    let value = term(table[a, p] - table[a, n])
-                    valid += 1
-                    if value > 1e-16 { active += 1 }
-                    sum += value
-                }
-            }
-        }
-        guard valid > 0 else { return LossValue(loss: 0, fractionPositive: 0) }
-        let divisor = margin == .none ? valid : max(active, 1)
+        var terms = Terms(threshold: activeThreshold)
+        addTerms(of: table, labels, to: &terms)
+        guard terms.count > 0 else { return LossValue(loss: 0, fractionPositive: 0) }
+        let divisor = reducer == .mean ? terms.count : max(terms.active, 1)
         return LossValue(
-            loss: sum / Double(divisor), fractionPositive: Double(active) / Double(valid))
-    }
-
-    private func batchHard(_ table: SquareTable, _ labels: [Int]) -> LossValue {
-        var sum = 0.0
-        var active = 0
-        for a in 0..<table.side {
-            var positive = 0.0
-            var negative = Double.infinity
-            for other in 0..<table.side where other != a {
-                if labels[other] == labels[a] {
-                    positive = max(positive, table[a, other])
-                } else {
-                    negative = min(negative, table[a, other])
-                }
-            }
-            let value = negative.isFinite ? term(positive - negative) : 0
-            if value > 1e-5 { active += 1 }
-            sum += value
-        }
-        let count = Double(table.side)
-        return LossValue(loss: sum / count, fractionPositive: Double(active) / count)
-    }
-
-    private func semiHard(_ table: SquareTable, _ labels: [Int]) -> LossValue {
-        var sum = 0.0
-        var pairs = 0
-        var active = 0
-        for a in 0..<table.side {
-            for p in 0..<table.side where p != a && labels[p] == labels[a] {
-                var nearestBeyond = Double.infinity
-                var farthest = -Double.infinity
-                for n in 0..<table.side where labels[n] != labels[a] {
-                    if table[a, n] > table[a, p] { nearestBeyond = min(nearestBeyond, table[a, n]) }
-                    farthest = max(farthest, table[a, n])
-                }
-                let negative =
-                    nearestBeyond.isFinite ? nearestBeyond : (farthest.isFinite ? farthest : 0)
-                let value = term(table[a, p] - negative)
-                pairs += 1
-                if value > 1e-5 { active += 1 }
-                sum += value
-            }
-        }
-        guard pairs > 0 else { return LossValue(loss: 0, fractionPositive: 0) }
-        return LossValue(
-            loss: sum / Double(pairs), fractionPositive: Double(active) / Double(pairs))
+            loss: terms.sum / Double(divisor),
+            fractionPositive: Double(terms.active) / Double(terms.count))
     }
 
     private func distances(_ rows: [UnsafeBufferPointer<Float>]) -> SquareTable {
@@ -186,16 +191,31 @@ extension TupleLoss {
             let length = max(norm(row), 1e-6)
             return row.map { Double($0) / length }
         }
+        return table(scaled)
+    }
+
+    private func table(_ rows: [[Double]]) -> SquareTable {
         var table = SquareTable(side: rows.count)
         for i in rows.indices {
-            for j in 0..<i { table.setPair(i, j, distance.distance(scaled[i], scaled[j])) }
+            for j in 0..<i { table.setPair(i, j, distance.distance(rows[i], rows[j])) }
         }
         return table
+    }
+
+    /// Distances between the rows after each column was scaled to length 1.
+    private func columnDistances(_ rows: [UnsafeBufferPointer<Float>]) -> SquareTable {
+        let lengths = (0..<(rows.first?.count ?? 0)).map { column in
+            rows.reduce(0) { $0 + Double($1[column]) * Double($1[column]) }.squareRoot()
+        }
+        let scaled = rows.map { row in
+            zip(row, lengths).map { Double($0) / max($1, 1e-6) }
+        }
+        return table(scaled)
     }
 }
 
 /// A symmetric table with a zero diagonal.
-private struct SquareTable {
+struct SquareTable {
     let side: Int
     private(set) var values: [Double]
 

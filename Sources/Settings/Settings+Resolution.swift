@@ -30,8 +30,8 @@ extension Settings {
     ///
     /// XXH64 of the canonical JSON without the settings that may change on resume (worker counts,
     /// intervals, addresses, `data.root`, `schedule.steps`, `numerics.mode`), see
-    /// ``SettingsCatalogue/Entry/change``; and without newer settings at their defaults, so that runs
-    /// of older versions keep their digest.
+    /// ``SettingsCatalogue/Entry/change``; and without newer settings at their defaults, which never
+    /// change, so that runs of older versions keep their digest.
     public var digest: UInt64 {
         let defaults = SettingsCatalogue.defaults(backbone: network.backbone, loss: loss.name)
         let fixed = flatValues.filter { key, value in
@@ -169,23 +169,7 @@ extension Settings {
                     + "set augmentation.crop_from_height and _width to at least that, or "
                     + "augmentation.crop=false")
         }
-        if loss.name == .tfBatchSemiHard {
-            guard case .number = loss.margin else {
-                throw refuse(
-                    "loss.margin is \(flatValues["loss.margin"]?.settingText ?? ""), but "
-                        + "tf_batch_semi_hard needs a number, such as loss.margin=1")
-            }
-            guard loss.distance == .sqeuclidean else {
-                throw refuse(
-                    "loss.distance is \(loss.distance.rawValue), but tf_batch_semi_hard is defined "
-                        + "on sqeuclidean; leave loss.distance out")
-            }
-        }
-        if loss.name == .batchAll, loss.margin == .none {
-            throw refuse(
-                "loss.margin is none, but batch_all averages over the triplets that violate a "
-                    + "margin; set a number or soft")
-        }
+        try checkLoss()
         try checkOptimizer()
         try checkSchedule()
         if checkpoint.keepLast == 0, checkpoint.keepBest > 0 || checkpoint.keepEverySteps > 0 {

@@ -85,15 +85,14 @@ public struct Settings: Codable, Hashable, Sendable {
     ///
     /// `basic` is a small network for small pictures: it gets the head it was published with
     /// (one dense layer of 64), an input of 64x64, and its learning rates: 1e-3 with `batch_all`,
-    /// 1e-4 with the losses that mine, which collapse at more. `tf_batch_semi_hard` is defined on
-    /// squared distances and a margin; it gets `sqeuclidean` and 1.0, its value in the TensorFlow
-    /// original.
+    /// 1e-4 with the losses that mine, which collapse at more. ``LossName/defaults`` are a loss's
+    /// own.
     public static func defaults(
         backbone: Backbone = .resnet50, loss: LossName = .batchHard
     ) -> Settings {
         var settings = Settings()
         settings.network.backbone = backbone
-        settings.loss.name = loss
+        settings.loss = loss.defaults
         if backbone == .basic {
             settings.network.head = .direct
             settings.network.embeddingDim = 64
@@ -101,10 +100,6 @@ public struct Settings: Codable, Hashable, Sendable {
             settings.augmentation.cropFromHeight = 72
             settings.augmentation.cropFromWidth = 72
             settings.optimizer.learningRate = loss == .batchAll ? 1e-3 : 1e-4
-        }
-        if loss == .tfBatchSemiHard {
-            settings.loss.margin = .number(1)
-            settings.loss.distance = .sqeuclidean
         }
         return settings
     }
@@ -191,76 +186,6 @@ extension Settings {
             case batchNorm = "batch_norm"
             case batchNormMomentum = "batch_norm_momentum"
         }
-    }
-
-    /// Which loss.
-    public enum LossName: String, Codable, Hashable, Sendable, CaseIterable {
-        /// Every valid triplet; the mean over those that are not yet satisfied.
-        case batchAll = "batch_all"
-        /// The farthest positive and the nearest negative of every anchor.
-        case batchHard = "batch_hard"
-        /// The nearest negative beyond each positive.
-        case tfBatchSemiHard = "tf_batch_semi_hard"
-    }
-
-    /// The least wanted difference between negative and positive distance.
-    public enum Margin: Codable, Hashable, Sendable {
-        /// A hinge with this margin, in the distance's unit.
-        case number(Double)
-        /// softplus in place of a hinge.
-        case soft
-        /// The bare difference.
-        case none
-
-        /// Reads a number, `"soft"` or `"none"`.
-        public init(from decoder: any Decoder) throws {
-            let container = try decoder.singleValueContainer()
-            if let value = try? container.decode(Double.self) {
-                self = .number(value)
-                return
-            }
-            switch try container.decode(String.self) {
-            case "soft": self = .soft
-            case "none": self = .none
-            case let other:
-                throw DecodingError.dataCorruptedError(
-                    in: container, debugDescription: "'\(other)' is no margin")
-            }
-        }
-
-        /// Writes a number, `"soft"` or `"none"`.
-        public func encode(to encoder: any Encoder) throws {
-            var container = encoder.singleValueContainer()
-            switch self {
-            case .number(let value): try container.encode(value)
-            case .soft: try container.encode("soft")
-            case .none: try container.encode("none")
-            }
-        }
-    }
-
-    /// How far two embeddings are apart.
-    public enum Distance: String, Codable, Hashable, Sendable, CaseIterable {
-        /// The length of the difference.
-        case euclidean
-        /// Its square.
-        case sqeuclidean
-        /// The sum of absolute differences.
-        case cityblock
-    }
-
-    /// The loss.
-    public struct Loss: Codable, Hashable, Sendable {
-        /// Which one.
-        ///
-        /// batch_hard: the best of the earlier systems' published results.
-        public var name = LossName.batchHard
-        /// soft: needs no choice and keeps pulling after the margin is reached; 1 with
-        /// tf_batch_semi_hard, which needs a number.
-        public var margin = Margin.soft
-        /// euclidean: its gradient does not vanish as distances shrink; sqeuclidean with
-        /// tf_batch_semi_hard, which is defined on it.
-        public var distance = Distance.euclidean
     }
 
     /// Over what triplets are formed.

@@ -30,19 +30,26 @@ public enum SettingsCatalogue {
             var text = usual.settingText
             // The two settings that the others depend on have one default.
             if key == "network.backbone" || key == "loss.name" { return text }
+            if key.hasPrefix("loss.") { return text + defaultsOfLosses(usual) }
             let basic = defaultValue(backbone: .basic)
             if basic != usual { text += " (basic: \(basic.settingText))" }
             let all = defaultValue(backbone: .basic, loss: .batchAll)
             if all != basic { text += " (basic, batch_all: \(all.settingText))" }
-            let semiHard = defaultValue(loss: .tfBatchSemiHard)
-            if semiHard != usual { text += " (tf_batch_semi_hard: \(semiHard.settingText))" }
             return text
+        }
+
+        /// ` (some_loss: 1)`, or that it is another for several losses.
+        private func defaultsOfLosses(_ usual: JSONValue) -> String {
+            let others = Settings.LossName.allCases.filter { defaultValue(loss: $0) != usual }
+            guard let only = others.first else { return "" }
+            return others.count > 1
+                ? " (by loss)" : " (\(only.rawValue): \(defaultValue(loss: only).settingText))"
         }
     }
 
     /// All settings, by section.
     public static let entries: [Entry] =
-        general + model + step + training + observing + machines
+        general + model + loss + step + training + observing + machines
 
     /// The entry of a name, if there is one.
     public static func entry(_ key: String) -> Entry? { byKey[key] }
@@ -98,20 +105,63 @@ public enum SettingsCatalogue {
         entry(
             "network.freeze_steps", .integer(0...1_000_000_000), unit: "steps", isNewer: true,
             "Steps after which what was frozen is trained too; 0: never."),
+    ]
+
+    private static let loss: [Entry] = [
         entry("loss.name", names(Settings.LossName.self), "Which loss."),
         entry(
             "loss.margin", .margin, unit: "distance",
             "Least wanted difference between negative and positive distance."),
         entry("loss.distance", names(Settings.Distance.self), "How far two embeddings are apart."),
         entry(
+            "loss.normalize", names(Settings.LossNormalization.self), isNewer: true,
+            "What is given length 1 before distances are taken."),
+        entry(
+            "loss.miner", names(Settings.PairMiner.self), isNewer: true,
+            "Which of an image's pairs count."),
+        entry(
+            "loss.miner_epsilon", .number(0...1000), unit: "distance", isNewer: true,
+            "multi_similarity mining: how much easier than the hardest a pair may be."),
+        entry(
+            "loss.reducer", names(Settings.Reducer.self), isNewer: true,
+            "How the loss's terms become one number."),
+        entry(
+            "loss.active_threshold", .number(0...1000), isNewer: true,
+            "Above which a term is active: counted, and by mean_nonzero averaged over."),
+        entry(
+            "loss.hap2s_sigma", .number(positive), unit: "distance", isNewer: true,
+            "hap2s_exponential: scale of distances in weights."),
+        entry(
+            "loss.hap2s_alpha", .number(0...1000), isNewer: true,
+            "hap2s_polynomial: exponent of positives' weights; negatives' is twice as much."),
+        entry(
+            "loss.hap2s_compatibility", .flag, isNewer: true,
+            "Add 1e-6 to HAP2S's denominators and cap its weights, as earlier systems did."),
+        entry(
+            "loss.temperature", .number(positive), isNewer: true,
+            "Contrastive losses: divisor of similarities."),
+        entry(
+            "loss.multi_similarity_alpha", .number(positive), isNewer: true,
+            "How sharply dissimilar positives stand out."),
+        entry(
+            "loss.multi_similarity_beta", .number(positive), isNewer: true,
+            "How sharply similar negatives stand out."),
+        entry(
+            "loss.multi_similarity_base", .number(-1...1), unit: "similarity", isNewer: true,
+            "The similarity that divides positives from negatives."),
+        entry(
+            "loss.circle_gamma", .number(positive), isNewer: true, "Scale of circle's logits."),
+        entry(
             "mining.scope", names(Settings.MiningScope.self), "Over what triplets are formed."),
     ]
 
+    private static let positive = Double.leastNormalMagnitude...1_000_000
+
     private static let step: [Entry] = [
         entry(
-            "batch.identities", .integer(2...65_536), unit: "identities", "P, identities a slot."),
+            "batch.identities", .integer(1...65_536), unit: "identities", "P, identities a slot."),
         entry(
-            "batch.images_per_identity", .integer(2...65_536), unit: "images",
+            "batch.images_per_identity", .integer(1...65_536), unit: "images",
             "K, images of each identity in a slot."),
         entry(
             "batch.mini_batches_per_step", .integer(1...4096), unit: "slots",

@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 import MetricLearning
 import Networks
@@ -46,7 +47,7 @@ public final class SlotComputer: Sendable {
         try Engine.load()
         try configuration.device.requireAvailable()
         self.configuration = configuration
-        loss = MetricLoss(configuration.loss)
+        loss = try MetricLoss(configuration.loss)
     }
 
     /// Computes one slot from images in memory.
@@ -94,7 +95,8 @@ public final class SlotComputer: Sendable {
             let embeddings = try state.network.forward(
                 input, parameters: leaves, batchNorm: .training(statistics),
                 autocast: configuration.precision.autocast)  // [batch, dimension]
-            let result = try loss(embeddings, labels: labels)
+            let result = try loss(
+                embeddings, labels: labels, random: randomness(of: labels, step: state.step))
             let trained = zip(leaves, frozen).filter { !$1 }.map(\.0)
             try store(
                 try gradients(of: result.loss, withRespectTo: trained), frozen, state.layout,
@@ -106,6 +108,15 @@ public final class SlotComputer: Sendable {
                 gradient: gradient, batchStatistics: try statistics.values(), embeddings: values,
                 embeddingMeanNorm: Self.meanNorm(values, rows: labels.count))
         }
+    }
+
+    /// What a loss draws from: of the step and the slot's identities, so that whoever computes the
+    /// slot draws the same.
+    private func randomness(of labels: [Int], step: Int) -> CounterRandom {
+        var hash = XXH64()
+        for label in labels { hash.update(UInt64(bitPattern: Int64(label))) }
+        return CounterRandom(
+            seed: configuration.seed, step: UInt64(step), item: hash.finish(), purpose: .mining)
     }
 
     /// Copies gradients to their places, row-major; those of frozen parameters are zeros.

@@ -26,7 +26,13 @@ extension TrainingConfiguration {
             network: network,
             loss: try LossConfiguration(
                 name: settings.loss.name.rawValue, margin: margin.description,
-                distance: settings.loss.distance.rawValue),
+                distance: settings.loss.distance.rawValue,
+                normalization: settings.loss.normalize.rawValue,
+                miner: try PairMiner(
+                    name: settings.loss.miner.rawValue, epsilon: settings.loss.minerEpsilon),
+                reducer: settings.loss.reducer.rawValue,
+                activeThreshold: settings.loss.activeThreshold,
+                parameters: settings.loss.parameters),
             optimizer: OptimizerConfiguration(settings.optimizer),
             freeze: Freeze(settings.network),
             precision: settings.numerics.precision == .bf16 ? .bf16 : .fp32,

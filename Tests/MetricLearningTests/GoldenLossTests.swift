@@ -17,6 +17,7 @@ import Testing
         let loss: Double
         let active: Int?
         let valid: Int?
+        var isCompatible = false
         var testDescription: String { "\(name.rawValue) \(margin) \(distance)" }
     }
 
@@ -54,6 +55,18 @@ import Testing
         Case(
             name: .tfBatchSemiHard, margin: .value(1), distance: .sqeuclidean, loss: 0.25,
             active: nil, valid: 8),
+        Case(
+            name: .hap2sPolynomial, margin: .soft, distance: .euclidean, loss: 3.14147591215,
+            active: nil, valid: 6, isCompatible: true),
+        Case(
+            name: .hap2sExponential, margin: .soft, distance: .euclidean, loss: 1.92791291887,
+            active: nil, valid: 6, isCompatible: true),
+        Case(
+            name: .hap2sExponential, margin: .value(0.2), distance: .euclidean,
+            loss: 1.90093569491, active: nil, valid: 6, isCompatible: true),
+        Case(
+            name: .lifted, margin: .value(1), distance: .euclidean, loss: 8.76067013299,
+            active: nil, valid: 8),
     ]
 
     static func evaluate(
@@ -62,15 +75,17 @@ import Testing
         try Engine.setIntraOpThreads(1)
         let embeddings = try Tensor(rows, shape: [labels.count, rows.count / labels.count])
             .requiresGradient()
-        let result = try MetricLoss(configuration)(embeddings, labels: labels)
+        let loss = try MetricLoss(configuration)
+        let result = try loss(embeddings, labels: labels)
         let gradient = try gradients(of: result.loss, withRespectTo: [embeddings])[0].floats()
         return (result, try result.loss.item(), gradient)
     }
 
     @Test(arguments: cases) func lossIsTheGoldenValue(_ golden: Case) throws {
-        let configuration = LossConfiguration(
+        var configuration = LossConfiguration(
             name: golden.name, margin: golden.margin, distance: golden.distance,
-            normalizesRows: false)
+            normalization: Normalization.none)
+        configuration.parameters.hap2sCompatibility = golden.isCompatible
         let (result, loss, gradient) = try Self.evaluate(configuration, Self.rows, Self.labels)
         #expect(abs(loss - golden.loss) <= 1e-5 * golden.loss)
         #expect(gradient.allSatisfy { $0.isFinite })
@@ -93,7 +108,7 @@ import Testing
             #expect(outcome.gradient.allSatisfy { $0 == 0 })
         }
         let pairs = LossConfiguration(
-            name: .tfBatchSemiHard, margin: .value(1), normalizesRows: false)
+            name: .tfBatchSemiHard, margin: .value(1), normalization: Normalization.none)
         // Six ordered pairs with squared distances 25, 1, 18, and no negative: margin + d each.
         let expected = (2 * (25.0 + 1 + 18) + 6) / 6
         #expect(abs(try Self.evaluate(pairs, rows, [7, 7, 7]).loss - expected) < 1e-5 * expected)
@@ -105,20 +120,19 @@ import Testing
         let configuration = LossConfiguration(name: name, margin: .value(0.5))
         let (result, loss, gradient) = try Self.evaluate(configuration, rows, [1, 2, 3])
         #expect(gradient.allSatisfy { $0.isFinite })
-        if name == .batchAll || name == .tfBatchSemiHard {
-            #expect(loss == 0 && result.validCount == 0 && result.fractionPositive == 0)
-            #expect(gradient.allSatisfy { $0 == 0 })
-        } else {
-            // hp = 0 and the nearest negatives are 1 and further off: max(0 - d + 0.5, 0) = 0.
-            #expect(loss == 0)
+        if [.batchAll, .tfBatchSemiHard, .semiHard, .lifted, .ntXent].contains(name) {
+            #expect(result.validCount == 0 && result.fractionPositive == 0)
         }
+        // A positive distance of 0 and negatives at 1 and more: max(0 - d + 0.5, 0) = 0.
+        #expect(loss == 0)
+        #expect(gradient.allSatisfy { $0 == 0 })
     }
 
     @Test func batchAllFollowsItsMargins() throws {
         // Distances 1 (positive), 3 and 2 (negatives): x = 1-3 and 1-2.
         let rows: [Float] = [0, 1, 3]
         let labels = [0, 0, 1]
-        let plain = LossConfiguration(name: .batchAll, margin: .none)
+        let plain = LossConfiguration(name: .batchAll, margin: Margin.none, reducer: .mean)
         #expect(abs(try Self.evaluate(plain, rows, labels).loss + 1.5) < 1e-6)
         let soft = LossConfiguration(name: .batchAll, margin: .soft)
         #expect(abs(try Self.evaluate(soft, rows, labels).loss - 0.2200948) < 1e-6)
@@ -127,13 +141,24 @@ import Testing
     @Test func labelsThatDoNotFitAreRefused() throws {
         let embeddings = try Tensor([1.0, 2.0], shape: [2, 1])
         #expect(throws: MetricLearningError.self) {
-            try MetricLoss(.init())(embeddings, labels: [1, 2, 3])
+            let loss = try MetricLoss(.init())
+            _ = try loss(embeddings, labels: [1, 2, 3])
         }
         #expect(throws: MetricLearningError.self) {
             try LossConfiguration(name: "batch_hrad", margin: "soft")
         }
         #expect(throws: MetricLearningError.self) {
             try LossConfiguration(name: "batch_hard", margin: "0,5")
+        }
+        #expect(throws: MetricLearningError.self) {
+            try LossConfiguration(name: "circle", margin: "0.4", distance: "euclidean")
+        }
+        #expect(throws: MetricLearningError.self) {
+            try MetricLoss(LossConfiguration(name: .lifted, margin: .soft))
+        }
+        #expect(throws: MetricLearningError.self) {
+            try MetricLoss(
+                LossConfiguration(name: .batchHard, miner: .multiSimilarity(epsilon: 0.1)))
         }
     }
 }

@@ -11,6 +11,10 @@ import Testing
     }
 
     private func message(_ json: String?, _ overrides: String...) -> String {
+        message(json, overrides: overrides)
+    }
+
+    private func message(_ json: String?, overrides: [String]) -> String {
         do {
             _ = try Settings.resolve(paramsJSON: json.map { Data($0.utf8) }, overrides: overrides)
             return ""
@@ -82,7 +86,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("batch.identities=1", "'batch.identities' is 1; expected a whole number from 2 to 65536"),
+        ("batch.identities=0", "'batch.identities' is 0; expected a whole number from 1 to 65536"),
         ("batch.identities=2.5", "2.5; expected a whole number"),
         ("schedule.steps=abc", "\"abc\"; expected a whole number"),
         ("augmentation.flip=yes", "expected true or false"),
@@ -199,6 +203,38 @@ import Testing
         #expect(
             message(nil, "batch.phases=9:9x8", "schedule.steps=9").contains("leave that phase out"))
         #expect(try settings.digest != resolve().digest)
+    }
+
+    @Test(arguments: [
+        (["batch.images_per_identity=1"], "set batch.images_per_identity to at least 2"),
+        (
+            ["batch.identities=1", "loss.name=circle"],
+            "circle compares an image with those of other"
+        ),
+        (["loss.name=lifted", "loss.margin=soft"], "lifted needs a number, such as loss.margin=1"),
+        (["loss.name=nt_xent", "loss.distance=euclidean"], "defined on cosine"),
+        (["loss.temperature=0.2"], "batch_hard does not use it; leave it out"),
+        (["loss.name=multi_similarity", "loss.margin=0.1"], "multi_similarity does not use it"),
+        (["loss.miner=multi_similarity"], "batch_hard mines for itself"),
+        (["loss.name=batch_all", "loss.miner_epsilon=0.2"], "loss.miner is all"),
+    ])
+    func aLossThatDoesNotFitIsRefused(overrides: [String], expected: String) {
+        let text = message(nil, overrides: overrides)
+        #expect(text.contains(expected), "\(text)")
+    }
+
+    @Test func aLossBringsTheSettingsItWasPublishedWith() throws {
+        let circle = try resolve(nil, "loss.name=circle")
+        #expect(circle.loss.distance == .cosine && circle.loss.margin == .number(0.4))
+        #expect(try resolve(nil, "loss.name=nt_xent").loss.temperature == 0.07)
+        let mined = try resolve(nil, "loss.name=multi_similarity", "loss.miner_epsilon=0.2")
+        #expect(mined.loss.miner == .multiSimilarity)
+        #expect(
+            try resolve(nil, "loss.name=batch_all", "loss.margin=none", "loss.reducer=mean").loss
+                .margin == .none)
+        #expect(
+            try resolve(nil, "loss.reducer=mean_nonzero", "loss.margin=0.3").digest
+                != resolve(nil, "loss.margin=0.3").digest)
     }
 
     @Test func theBestAreOfASetThatIsScored() throws {
@@ -323,7 +359,8 @@ import Testing
     @Test func defaultsThatDependAreShownWithTheirReason() {
         #expect(SettingsCatalogue.entry("input.height")?.defaultText == "256 (basic: 64)")
         #expect(
-            SettingsCatalogue.entry("loss.margin")?.defaultText == "soft (tf_batch_semi_hard: 1)")
+            SettingsCatalogue.entry("loss.temperature")?.defaultText == "0.1 (nt_xent: 0.07)")
+        #expect(SettingsCatalogue.entry("loss.margin")?.defaultText == "soft (by loss)")
         #expect(SettingsCatalogue.entry("data.root")?.defaultText == "null")
     }
 }

@@ -108,7 +108,7 @@ import Training
             "loss": run.configuration.loss.name.rawValue,
             "margin": run.configuration.loss.margin.description,
             "distance": run.configuration.loss.distance.rawValue,
-            "normalizes_rows": run.configuration.loss.normalizesRows,
+            "normalizes_rows": run.configuration.loss.normalization == .rows,
             "precision": run.configuration.precision.rawValue,
             "slots": run.configuration.slotsPerStep,
             "batch": run.identities * run.imagesPerIdentity, "steps": steps,
@@ -150,7 +150,8 @@ import Training
             let embeddings = try state.network.forward(
                 images.to(dtype: .float64), parameters: parameters,
                 batchNorm: .training(statistics))
-            let result = try MetricLoss(state.configuration.loss)(embeddings, labels: slot.labels)
+            let loss = try MetricLoss(state.configuration.loss)
+            let result = try loss(embeddings, labels: slot.labels)
             losses.append(try result.loss.item())
             let found = try gradients(of: result.loss, withRespectTo: parameters)
             for (entry, gradient) in zip(state.layout.entries, found) {

@@ -83,7 +83,11 @@ class Forward:
 
 
 class Loss:
-    """The three losses, from one matrix of distances."""
+    """The three losses.
+
+    batch_hard is a graph of operators. The others are computed in float64 beside the graph, which gets
+    their gradient by the rows.
+    """
 
     def __init__(self, index):
         self.index = index
@@ -96,42 +100,72 @@ class Loss:
 
     def __call__(self, rows, labels):
         if self.index["normalizes_rows"]:
+            largest = rows.detach().abs().amax(1, keepdim=True)
+            rows = rows * torch.where(largest > 1e-30, largest.reciprocal(), 0.0)
             rows = rows * (rows * rows).sum(1, keepdim=True).clamp(min=1e-12).rsqrt()
+        labels = torch.tensor(labels)
+        same = labels[:, None] == labels[None, :]
+        positive = same & ~torch.eye(len(labels), dtype=torch.bool)
+        return getattr(self, self.index["loss"])(rows, positive, ~same)
+
+    def batch_hard(self, rows, positive, negative):
         p = 1.0 if self.index["distance"] == "cityblock" else 2.0
         d = torch.cdist(rows, rows, p, compute_mode="donot_use_mm_for_euclid_dist")
         if self.index["distance"] == "sqeuclidean":
             d = d * d
-        labels = torch.tensor(labels)
-        same = labels[:, None] == labels[None, :]
-        positive = same & ~torch.eye(len(labels), dtype=torch.bool)
-        return getattr(self, self.index["loss"])(d, positive, ~same)
-
-    def batch_hard(self, d, positive, negative):
         hp = torch.where(positive, d, 0.0).amax(1)
         hn = torch.where(negative, d, float("inf")).amin(1)
         has = negative.any(1)
         terms = torch.where(has, self.margin(hp - torch.where(has, hn, 0.0)), 0.0)
         return terms.sum() / len(d)
 
-    def _pairs(self, d, positive):
+    def _exact(self, rows):
+        """Distances in float64; from the differences where the product of matrices cancels."""
+        x = rows.detach().double()
+        products = x @ x.T
+        products = products.tril() + products.tril(-1).T
+        squares = products.diagonal()
+        both = squares[:, None] + squares[None, :]
+        s = both - 2 * products
+        explicit = (x[:, None] - x[None]).square().sum(2)
+        s = torch.where(s < 1e-4 * both, explicit, s).fill_diagonal_(0)
+        return x, s if self.index["distance"] == "sqeuclidean" else s.sqrt()
+
+    def _handed(self, rows, x, d, slopes, terms, divisor):
+        """A value and a gradient that were computed in float64, with the graph of the rows."""
+        slopes.mul_(1 / divisor)
+        both = slopes + slopes.T
+        weights = both * 2 if self.index["distance"] == "sqeuclidean" else both / d
+        weights = torch.where(d > 0, weights, 0.0)
+        derivative = x * weights.sum(1, keepdim=True) - weights @ x
+        product = (rows * derivative.float()).sum()
+        return product - product.detach() + terms.sum().item() / divisor
+
+    def batch_all(self, rows, positive, negative):
+        x, exact = self._exact(rows)
+        valid = positive[:, :, None] & negative[:, None, :]
+        terms = torch.where(
+            valid, torch.relu(exact[:, :, None] - exact[:, None, :] + float(self.index["margin"])), 0.0
+        )
+        violated = (terms > 0).double()
+        active = int((terms > 1e-16).sum())
+        return self._handed(rows, x, exact, violated.sum(2) - violated.sum(1), terms, max(active, 1))
+
+    def tf_batch_semi_hard(self, rows, positive, negative):
+        x, exact = self._exact(rows)
         anchors, others = positive.nonzero(as_tuple=True)
-        rows = F.one_hot(anchors, len(d)).float() @ d
-        own = (rows * F.one_hot(others, len(d)).float()).sum(1, keepdim=True)
-        return anchors, rows, own
-
-    def batch_all(self, d, positive, negative):
-        anchors, rows, own = self._pairs(d, positive)
-        terms = torch.where(negative[anchors], self.margin(own - rows), 0.0)
-        active = int((terms.detach() > 1e-16).sum())
-        return terms.sum() / max(active, 1)
-
-    def tf_batch_semi_hard(self, d, positive, negative):
-        anchors, rows, own = self._pairs(d, positive)
-        farther = (rows > own) & negative[anchors]
-        nearest = torch.where(farther, rows, float("inf")).amin(1)
-        farthest = torch.where(negative[anchors], rows, 0.0).amax(1)
-        terms = self.margin(own.flatten() - torch.where(farther.any(1), nearest, farthest))
-        return terms.sum() / len(anchors)
+        of_pairs, own = exact[anchors], exact[anchors, others]
+        outside = negative[anchors]
+        farther = (of_pairs > own[:, None]) & outside
+        nearest = torch.where(farther, of_pairs, float("inf")).amin(1)
+        farthest = torch.where(outside, of_pairs, 0.0).amax(1)
+        chosen = torch.where(farther.any(1), nearest, farthest)
+        terms = torch.relu(own - chosen + float(self.index["margin"]))
+        pulls = (terms > 0).double()
+        slopes = torch.zeros_like(exact).index_put_((anchors, others), pulls)
+        shared = (of_pairs == chosen[:, None]) & outside
+        slopes.index_add_(0, anchors, -shared / shared.sum(1, keepdim=True) * pulls[:, None])
+        return self._handed(rows, x, exact, slopes, terms, len(anchors))
 
 
 def tree(leaves):

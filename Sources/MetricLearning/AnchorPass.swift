@@ -1,0 +1,73 @@
+import Tensors
+
+/// Goes over a mini-batch anchor by anchor, on one thread, in float64, in the order of its rows.
+///
+/// Needs the table of distances, its gradient, and a few rows besides.
+struct AnchorPass {
+    let labels: [Int]
+    let miner: PairMiner
+
+    /// A loss's value, and its gradient handed to autograd.
+    func result(
+        of loss: some AnchorLoss, _ pairs: PairTable, _ reducer: Reducer, threshold: Double
+    ) throws(TensorError) -> LossResult {
+        let count = labels.count
+        let gradient = try Tensor.zeros([count, count], dtype: .float64)
+        let tally = run(
+            loss, try pairs.distances.unsafeMutableBytes().bindMemory(to: Double.self),
+            try gradient.unsafeMutableBytes().bindMemory(to: Double.self), threshold: threshold)
+        withExtendedLifetime(pairs) {}
+        let divisor = reducer.divisor(valid: tally.valid, active: tally.active)
+        let product = try pairs.handOver(gradient.mul_(1 / divisor))
+        return LossResult(
+            loss: try product - product.detach() + tally.sum / divisor,
+            fractionPositive: tally.valid == 0 ? 0 : Double(tally.active) / Double(tally.valid),
+            activeCount: tally.active, validCount: tally.valid)
+    }
+
+    private func run(
+        _ loss: some AnchorLoss, _ distances: UnsafeMutableBufferPointer<Double>,
+        _ gradient: UnsafeMutableBufferPointer<Double>, threshold: Double
+    ) -> Tally {
+        let count = labels.count
+        let room = (positives: PairList.allocated(count), negatives: PairList.allocated(count))
+        defer {
+            room.positives.deallocate()
+            room.negatives.deallocate()
+        }
+        func anchor(_ row: Int) -> Anchor {
+            var (positives, negatives) = (0, 0)
+            let label = labels[row]
+            for other in 0..<count {
+                let distance = distances[row * count + other]
+                if labels[other] != label {
+                    room.negatives.rows[negatives] = other
+                    room.negatives.distances[negatives] = distance
+                    negatives += 1
+                } else if other != row {
+                    room.positives.rows[positives] = other
+                    room.positives.distances[positives] = distance
+                    positives += 1
+                }
+            }
+            let all = (room.positives.first(positives), room.negatives.first(negatives))
+            guard miner != .all else { return Anchor(row: row, positives: all.0, negatives: all.1) }
+            let limits = miner.limits(positives: all.0, negatives: all.1)
+            return Anchor(
+                row: row, positives: all.0.filtered { $0 > limits.positivesAbove },
+                negatives: all.1.filtered { $0 < limits.negativesBelow })
+        }
+        let summaries = !loss.hasSummaries ? [] : (0..<count).map { loss.summary(of: anchor($0)) }
+        var tally = Tally(threshold: threshold)
+        for row in 0..<count {
+            let anchor = anchor(row)
+            loss.add(anchor, summaries: summaries, to: &tally)
+            for pairs in [anchor.positives, anchor.negatives] {
+                for place in 0..<pairs.count {
+                    gradient[row * count + pairs.rows[place]] = pairs.gradient[place]
+                }
+            }
+        }
+        return tally
+    }
+}
