@@ -18,6 +18,14 @@ LINEUP_SCRIPT=bench
 cd "$HERE/.." || exit 1
 require_swift
 
+# pytorch-metric-learning, which losses are compared with; without it these comparisons are skipped.
+add_metric_learning() {
+    "$1" -c 'import pytorch_metric_learning' >/dev/null 2>&1 ||
+        PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 "$1" -m pip install --quiet \
+            --only-binary=:all: pytorch-metric-learning==2.9.0 </dev/null >/dev/null 2>&1 ||
+        say "pip finds no pytorch-metric-learning 2.9.0; losses are compared with nothing"
+}
+
 has_torch() { [ -x "$1" ] && "$1" -c 'import torch' >/dev/null 2>&1; }
 
 # Sets BENCH_PYTHON to a Python that has torch, of the same version as the LibTorch that Lineup uses
@@ -71,8 +79,9 @@ bin=$(cd .build/release && pwd -P) || fail "nothing is built; run 'make bench'"
 parts=${BENCH:-}
 python=()
 # PyTorch is asked for only where it is compared with.
-if [ -z "$parts" ] || [[ " $parts" == *[\ ,]s[t]* ]]; then
+if [ -z "$parts" ] || [[ " $parts" == *[\ ,]s[t]* || " $parts" == *[\ ,]lo* ]]; then
     find_python
+    [ -z "$BENCH_PYTHON" ] || [ -n "${LINEUP_BENCH_PYTHON:-}" ] || add_metric_learning "$BENCH_PYTHON"
     [ -z "$BENCH_PYTHON" ] || python=(--python "$BENCH_PYTHON")
 fi
 export LINEUP_CTORCH=$bin/libCTorch.so

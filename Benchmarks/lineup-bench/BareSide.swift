@@ -137,6 +137,12 @@ final class StepServer {
         introduction = try Self.decode(child.line(within: 300), from: child)
     }
 
+    /// The most memory that it has used at once.
+    func peakMebibytes() throws -> Double {
+        let answer: [String: [Double]] = try ask("peak", within: 60)
+        return answer["peak_mib"]?.first ?? .nan
+    }
+
     /// Seconds of each of the next steps.
     func steps(_ count: Int) throws -> [Double] {
         let answer: [String: [Double]] = try ask("steps \(count)", within: 600)

@@ -14,7 +14,7 @@ struct LineupBench: ParsableCommand {
         abstract: "Measure what the cluster costs, how it scales, and PyTorch beside it.",
         subcommands: [
             MeasureCommand.self, BareCommand.self, ExchangeMemberCommand.self,
-            LedgerWriterCommand.self,
+            LedgerWriterCommand.self, LossCommand.self,
         ],
         defaultSubcommand: MeasureCommand.self
     )
@@ -177,14 +177,15 @@ struct Part: Sendable {
     let measure: @Sendable (Bench) throws -> Measurement
 
     /// In the order in which they run.
-    static let all: [Part] = [
-        .machineryResNet, .machineryBasic, .machinerySmall, .scalingBasic, .scalingResNet,
-        .step, .stepLarge, .stepBF16, .evaluation, .exchange,
-        .faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything,
-        .faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators,
-        .securityControl, .securityStrangers, .securityJoins,
-        .controlJoins, .controlLeases, .ledger, .flight,
-    ]
+    static let all: [Part] =
+        [
+            .machineryResNet, .machineryBasic, .machinerySmall, .scalingBasic, .scalingResNet,
+            .step, .stepLarge, .stepBF16, .evaluation, .exchange,
+            .faultsKill, .faultsSilence, .faultsHealthy, .faultsCoordinator, .faultsEverything,
+            .faultsGoodput, .faultsJoin, .checkpointStall, .faultsEvaluators,
+            .securityControl, .securityStrangers, .securityJoins,
+            .controlJoins, .controlLeases, .ledger, .flight,
+        ] + losses
 
     /// Settings of a run whose steps are all alike and whose images are decoded once.
     static func settings(_ some: [String]) -> [String] {
