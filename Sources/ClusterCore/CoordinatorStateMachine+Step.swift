@@ -377,7 +377,7 @@ extension CoordinatorStateMachine {
     /// more, by others, from the slots' gradients; then the many are right.
     private mutating func settleDisagreement(now: Duration) -> [CoordinatorAction] {
         let flight = flight!
-        let members = roster.all
+        let members = roster.all.filter { flight.ready[$0] != nil }
         let sameState = Set(members.map { flight.ready[$0]!.stateDigest }).count == 1
         let text = disagreement(flight)
         if sameState, flight.firstDigests.isEmpty {
@@ -409,7 +409,7 @@ extension CoordinatorStateMachine {
     private func disagreement(_ flight: StepInFlight) -> String {
         var groups: [(effect: UInt64, state: UInt64, names: [String])] = []
         for member in roster.all {
-            let ready = flight.ready[member]!
+            guard let ready = flight.ready[member] else { continue }
             if let place = groups.firstIndex(where: {
                 $0.effect == ready.effectDigest && $0.state == ready.stateDigest
             }) {

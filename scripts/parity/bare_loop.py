@@ -163,7 +163,7 @@ class Loss:
         terms = torch.relu(own - chosen + float(self.index["margin"]))
         pulls = (terms > 0).double()
         slopes = torch.zeros_like(exact).index_put_((anchors, others), pulls)
-        shared = (of_pairs == chosen[:, None]) & outside
+        shared = ((of_pairs == chosen[:, None]) & outside).double()
         slopes.index_add_(0, anchors, -shared / shared.sum(1, keepdim=True) * pulls[:, None])
         return self._handed(rows, x, exact, slopes, terms, len(anchors))
 
