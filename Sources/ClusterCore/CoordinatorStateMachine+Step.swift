@@ -178,8 +178,8 @@ extension CoordinatorStateMachine {
         workers[worker]!.begunStep = flight!.step
         guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
         guard !flight!.awaitsAudit(of: slot) else { return [] }
-        // Whoever else has it under way need not go on.
-        // Who only listens by now does not share what it has computed; the others go on.
+        // Whoever else has it under way need not go on, unless the worker only listens by now: then it
+        // does not share what it has computed.
         if flight!.leases[slot].contains(where: { $0.worker == worker }) {
             for other in flight!.openLeases(of: slot) {
                 flight!.release(slot, of: other.worker)
@@ -557,9 +557,8 @@ extension CoordinatorStateMachine {
         let wanting = wantingSlots(queues, now: now)
             .sorted { ($1.seconds, $0.slot) < ($0.seconds, $1.slot) }
         // Those that will soon have nothing left either take their part of what the absent have.
-        let abandoned = (0..<configuration.slotCount).count { slot in
-            flight!.openLeases(of: slot).contains { isAbsent($0.worker, now: now) }
-        }
+        let abandoned = Set(members).subtracting(present)
+            .reduce(0) { $0 + (queues[$1]?.count ?? 0) }
         let share = (abandoned + present.count - 1) / present.count
         var actions: [CoordinatorAction] = []
         for one in wanting {
@@ -622,9 +621,9 @@ extension CoordinatorStateMachine {
     private func pace(of id: String) -> Double {
         let usual = workers[id]?.pace ?? 0
         guard let tempo = flight!.tempos[id] else {
-            return usual > 0 ? usual : workers.values.reduce(0) { max($0, $1.pace) }
+            return usual > 0 ? usual : roster.all.reduce(0) { max($0, workers[$1]!.pace) }
         }
-        return max(tempo.pace(since: flight!.startedAt), 0)
+        return tempo.pace(since: flight!.startedAt)
     }
 
     /// A slot on which workers disagree, and whose judge has gone, gets another one.

@@ -72,6 +72,9 @@ struct TrainerCommand: AsyncParsableCommand {
         guard slotsAtOnce >= 0, patience > 0 else {
             throw ValidationError("--slots-at-once and --patience must not be negative")
         }
+        guard (0...3600).contains(slotPause) else {
+            throw ValidationError("--slot-pause is \(slotPause); expected seconds from 0 to 3600")
+        }
         let threads =
             slotsAtOnce > 0
             ? slotsAtOnce
