@@ -79,7 +79,7 @@ bin=$(cd .build/release && pwd -P) || fail "nothing is built; run 'make bench'"
 parts=${BENCH:-}
 python=()
 # PyTorch is asked for only where it is compared with.
-if [ -z "$parts" ] || [[ " $parts" == *[\ ,]s[t]* || " $parts" == *[\ ,]lo* ]]; then
+if [ -z "$parts" ] || [[ " $parts" =~ [\ ,](st|lo|ex) ]]; then
     find_python
     [ -z "$BENCH_PYTHON" ] || [ -n "${LINEUP_BENCH_PYTHON:-}" ] || add_metric_learning "$BENCH_PYTHON"
     [ -z "$BENCH_PYTHON" ] || python=(--python "$BENCH_PYTHON")

@@ -29,10 +29,19 @@ if [ -n "$filter" ]; then
     exit "$status"
 fi
 
-for one in scripts/tests/*-test.sh; do
-    bash "$one" || status=1
-done
-# Real processes need the machine for themselves, so these run last and one at a time.
-swift test "${flags[@]}" --skip ClusterTests </dev/null || status=1
-timeout 900 swift test "${flags[@]}" --no-parallel --filter ClusterTests </dev/null || status=1
-[ "$status" -eq 0 ] || fail "some tests failed (see above)"
+# What failed is said once more at the end: the whole output is thousands of lines.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+{
+    for one in scripts/tests/*-test.sh; do
+        bash "$one" || status=1
+    done
+    # Real processes need the machine for themselves, so these run last and one at a time.
+    swift test "${flags[@]}" --skip ClusterTests </dev/null || status=1
+    timeout 900 swift test "${flags[@]}" --no-parallel --filter ClusterTests </dev/null || status=1
+    exit "$status"
+} 2>&1 | tee "$log"
+status=${PIPESTATUS[0]}
+[ "$status" -eq 0 ] && exit 0
+grep -E -A 3 '✘|^FAILED|Fatal error|signal code' "$log" | grep -vE '^--$|✔|◇' | tail -n 60 >&2
+fail "some tests failed (named above)"

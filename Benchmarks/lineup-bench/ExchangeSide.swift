@@ -65,7 +65,7 @@ private final class ExchangeMember {
     private var pools: [Int: BufferPool] = [:]
     /// The step before: a peer may still copy from it.
     private var last: (buffers: StepBuffers, pool: BufferPool)?
-    private var parked = ParkedBlocks()
+    private var parked = ParkedBlocks(bytesMax: 1 << 30)
     private var step = 0
 
     init(rank: Int, isRemote: Bool) throws {

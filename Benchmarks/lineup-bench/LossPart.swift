@@ -9,6 +9,8 @@ extension Part {
         beside("multi_similarity", images: 1024),
         beside("circle", images: 1024),
         beside("supervised_contrastive", images: 1024),
+        beside("arcface", images: 256, identities: 10_000),
+        beside("proxy_anchor", images: 256, identities: 10_000),
         // Theirs hold positive pairs times negative pairs: 13 GB a float at 1,024 images.
         beside("lifted", images: 256),
         beside("nt_xent", images: 256),
@@ -20,11 +22,14 @@ extension Part {
     ]
 
     private static func beside(
-        _ loss: String, margin: String? = nil, images: Int, wanted: Double? = nil
+        _ loss: String, margin: String? = nil, images: Int, identities: Int? = nil,
+        wanted: Double? = nil
     ) -> Part {
         let name = "losses-" + loss.replacing("_", with: "-")
         let what =
-            "\(loss) of \(images) embeddings of 512, 4 an identity, forward and backward: Lineup on "
+            "\(loss) of \(images) embeddings of 512, 4 an identity, "
+            + (identities.map { "\($0) identities with vectors, " } ?? "")
+            + "forward and backward: Lineup on "
             + "one thread beside pytorch-metric-learning on all cores"
         return Part(
             name: name, what: what,
@@ -37,14 +42,16 @@ extension Part {
             }
         ) { bench in
             let start = ContinuousClock.now
-            let ours = try lossServer(bench, loss, margin, images: images, perIdentity: 4)
+            let ours = try lossServer(
+                bench, loss, margin, images: images, perIdentity: 4, identities: identities)
             let theirs = try StepServer(
                 "pytorch-metric-learning", executable: bench.python!,
                 arguments: [
                     bench.peers + "/pytorch_losses.py", "--loss", loss, "--images", "\(images)",
                     "--per-identity", "4", "--dimension", "512", "--threads",
                     "\(bench.machine.cores.count)",
-                ], environment: ["PYTHONDONTWRITEBYTECODE": "1"],
+                ] + (identities.map { ["--identities", "\($0)"] } ?? []),
+                environment: ["PYTHONDONTWRITEBYTECODE": "1"],
                 log: bench.folder + "/\(name)-peer.log")
             let servers = [ours, theirs]
             defer { for server in servers { server.end() } }
@@ -102,14 +109,17 @@ extension Part {
     }
 
     private static func lossServer(
-        _ bench: Bench, _ loss: String, _ margin: String?, images: Int, perIdentity: Int
+        _ bench: Bench, _ loss: String, _ margin: String?, images: Int, perIdentity: Int,
+        identities: Int? = nil
     ) throws -> StepServer {
         try StepServer(
             "Lineup's \(loss)", executable: bench.own,
             arguments: [
                 "loss", "--loss", loss, "--images", "\(images)", "--per-identity",
                 "\(perIdentity)",
-            ] + (margin.map { ["--margin", $0] } ?? []), log: bench.folder + "/\(loss).log")
+            ] + (margin.map { ["--margin", $0] } ?? [])
+                + (identities.map { ["--identities", "\($0)"] } ?? []),
+            log: bench.folder + "/\(loss).log")
     }
 
     private static func hasPackage(_ python: String) -> Bool {

@@ -31,6 +31,9 @@ struct LossCommand: ParsableCommand {
     @Option(help: "Rows of each identity.")
     var perIdentity = 4
 
+    @Option(help: "Identities with a vector each, where the loss has such.")
+    var identities = 1000
+
     @Option(help: "Numbers in an embedding.")
     var dimension = 512
 
@@ -39,15 +42,18 @@ struct LossCommand: ParsableCommand {
         guard let name = LossName(rawValue: loss) else {
             throw ValidationError("there is no loss '\(loss)'")
         }
-        let metricLoss = try MetricLoss(
-            LossConfiguration(name: name, margin: margin.map { try Margin(parsing: $0) }))
+        let given = margin.flatMap { Margin($0) }
+        guard margin == nil || given != nil else {
+            throw ValidationError("--margin is '\(margin!)'; write a number, soft or none")
+        }
+        let metricLoss = try MetricLoss(LossConfiguration(name: name, margin: given))
         let labels = (0..<images).map { $0 / perIdentity }
         try Engine.seedGenerators(1)
-        let rows =
-            try
-            (callTensorOperator(
-                "aten::randn", [.ints([images, dimension]), .dtype(.float32)])
-            / Double(dimension).squareRoot())
+        func random(_ rows: Int) throws -> Tensor {
+            try callTensorOperator("aten::randn", [.ints([rows, dimension]), .dtype(.float32)])
+                / Double(dimension).squareRoot()
+        }
+        let tensors = try [random(images)] + (name.hasClasses ? [random(identities)] : [])
         try answer(["loss": loss])
         while let line = readLine() {
             let words = line.split(separator: " ")
@@ -63,9 +69,10 @@ struct LossCommand: ParsableCommand {
             var seconds: [Double] = []
             for _ in 0..<steps {
                 let start = ContinuousClock.now
-                let leaf = try rows.detach().requiresGradient()
-                let result = try metricLoss(leaf, labels: labels)
-                _ = try gradients(of: result.loss, withRespectTo: [leaf])
+                let leaves = try tensors.map { try $0.detach().requiresGradient() }
+                let result = try metricLoss(
+                    leaves[0], labels: labels, classes: Array(leaves.dropFirst()))
+                _ = try gradients(of: result.loss, withRespectTo: leaves)
                 seconds.append((ContinuousClock.now - start).inSeconds)
             }
             try answer(["seconds": seconds])

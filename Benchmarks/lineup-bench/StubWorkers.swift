@@ -102,7 +102,7 @@ final class StubWorkers {
         bystanders = members..<workers.count
         nextToSpeak = members
         spokenAt = .now
-        for worker in workers[bystanders] where worker.role == .trainer {
+        for worker in workers[bystanders] {
             send(.prepared(prepared), from: worker)
         }
     }

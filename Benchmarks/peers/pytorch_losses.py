@@ -1,6 +1,7 @@
 """A loss of pytorch-metric-learning, forward and backward, timed on demand.
 
 usage: pytorch_losses.py --loss NAME --images N --per-identity K --dimension D --threads T
+       [--identities C]
 
 Says one line of JSON when it is ready. Then each line `steps N` on standard input is answered by
 {"seconds": [...]}, and `peak` by {"peak_mib": [...]}. The end of the input ends it.
@@ -49,17 +50,25 @@ LOSSES = {
     "nt_xent": of(losses.NTXentLoss()),
 }
 
+# With a vector for each of a number of identities.
+CLASS_LOSSES = {"arcface": losses.ArcFaceLoss, "proxy_anchor": losses.ProxyAnchorLoss}
+
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--loss", choices=LOSSES, required=True)
+    parser.add_argument("--loss", choices=[*LOSSES, *CLASS_LOSSES], required=True)
+    parser.add_argument("--identities", type=int, default=1000)
     for name in ("--images", "--per-identity", "--dimension", "--threads"):
         parser.add_argument(name, type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
     embeddings = torch.randn(options.images, options.dimension) / options.dimension**0.5
-    loss = LOSSES[options.loss](torch.arange(options.images) // options.per_identity)
+    labels = torch.arange(options.images) // options.per_identity
+    if options.loss in CLASS_LOSSES:
+        loss = of(CLASS_LOSSES[options.loss](options.identities, options.dimension))(labels)
+    else:
+        loss = LOSSES[options.loss](labels)
     version = f"{pytorch_metric_learning.__version__} on torch {torch.__version__}"
     print(json.dumps({"version": version}), flush=True)
     for line in sys.stdin:

@@ -9,6 +9,8 @@ public enum RandomPurpose: UInt32, Sendable {
     case audit = 7
     case dataset = 8
     case curation = 9
+    case imageOrder = 10
+    case validation = 11
 }
 
 /// A counter-based generator: the n-th number is a pure function of the key.

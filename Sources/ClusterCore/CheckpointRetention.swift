@@ -109,8 +109,11 @@ extension CoordinatorStateMachine {
         }
         var superfluous = retention.superfluous(candidates)
         #if PLANTED_BUGS
-            if Planted.has(.newestDeleted) { superfluous = candidates.map(\.step).suffix(1) }
-            if Planted.has(.unscoredDeleted) {
+            let areMany = candidates.count > 4
+            if Planted.has(.newestDeleted), areMany {
+                superfluous = candidates.map(\.step).suffix(1)
+            }
+            if Planted.has(.unscoredDeleted), areMany {
                 superfluous = candidates.dropLast().filter { !$0.isScored }.map(\.step)
             }
         #endif

@@ -20,6 +20,8 @@ public enum CoordinatorInput: Sendable {
     case checkpointPieceReceived(step: Int)
     /// A file cannot be written.
     case checkpointWriteFailed(step: Int, reason: String)
+    /// What came for a file is not the state that members hold.
+    case checkpointRefused(step: Int, reason: String)
     /// A file was read again.
     case checkpointVerified(DurableCheckpoint, isWhole: Bool)
     /// The ledger holds the step.
@@ -51,6 +53,8 @@ extension CoordinatorStateMachine: RecordedMachine {
             return []
         case .checkpointWriteFailed(let step, let reason):
             return checkpointWriteFailed(step: step, reason: reason, now: now)
+        case .checkpointRefused(let step, let reason):
+            return checkpointRefused(step: step, reason: reason, now: now)
         case .checkpointVerified(let checkpoint, let isWhole):
             return checkpointVerified(checkpoint, isWhole: isWhole, now: now)
         case .stepCommitted(let record): return stepCommitted(record, now: now)
@@ -87,6 +91,10 @@ extension CoordinatorStateMachine: RecordedMachine {
             writer.put(step)
         case .checkpointWriteFailed(let step, let reason):
             writer.put(UInt8(8))
+            writer.put(step)
+            writer.put(reason)
+        case .checkpointRefused(let step, let reason):
+            writer.put(UInt8(15))
             writer.put(step)
             writer.put(reason)
         case .checkpointVerified(let checkpoint, let isWhole):
@@ -139,6 +147,9 @@ extension CoordinatorStateMachine: RecordedMachine {
         case 8:
             let step = try reader.number()
             return .checkpointWriteFailed(step: step, reason: try reader.text())
+        case 15:
+            let step = try reader.number()
+            return .checkpointRefused(step: step, reason: try reader.text())
         case 9:
             let checkpoint = try reader.checkpoint()
             return .checkpointVerified(checkpoint, isWhole: try reader.flag())
@@ -171,6 +182,7 @@ extension CoordinatorStateMachine: RecordedMachine {
         case .checkpointStored(let checkpoint): "stored \(checkpoint.file)"
         case .checkpointPieceReceived(let step): "a piece of the state of step \(step)"
         case .checkpointWriteFailed(let step, let why): "state of step \(step) not stored: \(why)"
+        case .checkpointRefused(let step, let why): "state of step \(step) refused: \(why)"
         case .checkpointVerified(let checkpoint, let isWhole):
             "\(checkpoint.file) is \(isWhole ? "whole" : "damaged")"
         case .stepCommitted(let record): "step \(record.step) is in the ledger"
@@ -187,9 +199,11 @@ extension CoordinatorStateMachine: RecordedMachine {
         case .send(let body, let worker): "send \(body.summary) to \(worker)"
         case .commit(let record): "commit step \(record.step) digest \(record.digest)"
         case .compareRedone(let record): "compare step \(record.step) digest \(record.digest)"
+        case .supersede(let step): "set the rows from step \(step) on aside"
         case .workerJoined(let hello): "worker \(hello.worker) joined"
+        case .workerPrepared(let worker, let text): "worker \(worker) computes in class \(text)"
         case .workerLeft(let worker, let why): "worker \(worker) left: \(why)"
-        case .recordNumerics(let text): "numerics class \(text)"
+        case .recordNumerics(let text, let role): "numerics class of a \(role.word): \(text)"
         case .verifyCheckpoint(let checkpoint): "read \(checkpoint.file) again"
         case .deleteCheckpoint(let checkpoint): "delete \(checkpoint.file)"
         case .dropRecoverySnapshots(let step): "drop snapshots before \(step)"

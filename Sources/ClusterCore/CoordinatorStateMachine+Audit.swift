@@ -12,8 +12,12 @@ extension CoordinatorStateMachine {
             let asked = Set(flight!.claims[slot].map(\.worker))
                 .union(flight!.leases[slot].map(\.worker))
             guard asked.count < 2 else { continue }
+            let group =
+                flight!.result(of: slot)?.group
+                ?? flight!.leases[slot].first.map { slotGroup(of: $0.worker) }
             let able = roster.all.filter {
                 !asked.contains($0) && flight!.returned[slot][$0] == nil
+                    && slotGroup(of: $0) == group
             }
             guard let auditor = able.min(by: { (load[$0] ?? 0, $0) < (load[$1] ?? 0, $1) })
             else { continue }
@@ -26,6 +30,7 @@ extension CoordinatorStateMachine {
     ///
     /// - Returns: nil where the step can go on to its commit.
     mutating func compareFolds(now: Duration) -> [CoordinatorAction]? {
+        if isMixed { return nil }
         var dispute: (auditor: String, check: WireFoldCheck)?
         let members = roster.all
         for auditor in members {

@@ -4,7 +4,7 @@ internal import Protocol
 /// Checkpoints and recovery snapshots: who copies the state aside, who sends it.
 extension CoordinatorStateMachine {
     func isCheckpointStep(_ step: Int) -> Bool {
-        if step == 0 || step == configuration.totalSteps { return true }
+        if step == 0 || step == lastStep { return true }
         return configuration.checkpointEverySteps > 0
             && step % configuration.checkpointEverySteps == 0
     }
@@ -20,8 +20,8 @@ extension CoordinatorStateMachine {
         if let known = durable.first(where: {
             $0.step == checkpoint.step && $0.isRecovery == checkpoint.isRecovery
         }) {
-            // Sent twice, by two holders: they must be the same.
-            guard known.digest == checkpoint.digest else {
+            // Sent twice, by two holders: they must be the same where they compute the same.
+            guard known.digest == checkpoint.digest || !configuration.isBitwise else {
                 return end(
                     .failed(
                         "the checkpoint of step \(checkpoint.step) came twice, with states "
@@ -75,9 +75,14 @@ extension CoordinatorStateMachine {
         return actions + boundary(now: now)
     }
 
-    /// The checkpoint that somebody was asked to send.
-    public var awaitedCheckpoint: (step: Int, isRecovery: Bool)? {
-        pending.map { ($0.step, $0.isRecovery) }
+    /// The checkpoint that somebody was asked to send, and who may.
+    public var awaitedCheckpoint: AwaitedCheckpoint? {
+        pending.map {
+            AwaitedCheckpoint(
+                step: $0.step, isRecovery: $0.isRecovery,
+                senders: [$0.sender, $0.backup].filter { !$0.isEmpty },
+                state: heldState(after: $0.step))
+        }
     }
 
     /// A piece of a checkpoint has come from its sender.
@@ -93,7 +98,7 @@ extension CoordinatorStateMachine {
     }
 
     func newCheckpoint(recovery: Bool, now: Duration) -> PendingCheckpoint {
-        let holders = roster.all
+        let holders = holders
         return PendingCheckpoint(
             step: cursor, isRecovery: recovery, sender: holders[0],
             backup: holders.count > 1 ? holders[1] : "", movedAt: now)
@@ -103,7 +108,8 @@ extension CoordinatorStateMachine {
     mutating func askForCheckpoint(recovery: Bool, now: Duration) -> [CoordinatorAction] {
         let asked = newCheckpoint(recovery: recovery, now: now)
         pending = asked
-        return [request(asked)]
+        askForStates(of: cursor)
+        return [request(asked)] + requestStates(of: cursor)
     }
 
     func request(_ checkpoint: PendingCheckpoint) -> CoordinatorAction {
@@ -132,7 +138,7 @@ extension CoordinatorStateMachine {
         default: return []
         }
         self.pending!.movedAt = now
-        return [request(pending)]
+        return [request(pending)] + requestStates(of: pending.step)
     }
 
     mutating func holderGone(_ id: String, now: Duration) -> [CoordinatorAction] {
@@ -142,16 +148,16 @@ extension CoordinatorStateMachine {
             self.pending = pending
             return []
         }
-        // The sender is gone. A second holder has the copy; at the boundary of that very step
-        // every member still has the state itself.
-        let isAtStep = pending.step == cursor && phase != .stepping && phase != .committing
+        // The sender is gone. A second holder has the copy; and every member still has the state
+        // itself until it hears of the next commit.
+        let isAtStep = pending.step == cursor
         let heir =
-            !pending.backup.isEmpty ? pending.backup : (isAtStep ? roster.all.first ?? "" : "")
+            !pending.backup.isEmpty ? pending.backup : (isAtStep ? holders.first ?? "" : "")
         guard !heir.isEmpty else {
-            self.pending = nil
             // A snapshot is for bad days alone; the next one comes soon.
-            if pending.isRecovery && !isDraining { return [] }
-            return rollBack(now: now)
+            guard pending.isRecovery && ending == nil else { return rollBack(now: now) }
+            self.pending = nil
+            return []
         }
         pending.sender = heir
         pending.backup = ""
@@ -167,7 +173,7 @@ extension CoordinatorStateMachine {
         let event = CoordinatorAction.event(
             kind: "checkpoint_lost", severity: .warning,
             text: "\(worker) could not send the state of step \(step): \(reason)")
-        if pending.isRecovery && !isDraining {
+        if pending.isRecovery && ending == nil {
             // A snapshot is for bad days alone; the next one comes soon.
             self.pending = nil
             lastStoredAt = now

@@ -9,17 +9,23 @@ extension CoordinatorStateMachine {
         queue.recorded(.init(step: Int(clamping: rows.step), set: rows.set))
         noteScore(rows)
         noteRankingValue(rows)
+        noteDecisionScore(rows)
         lastEvaluatorActivity = now
         var ack = WireEvaluationAck()
         ack.step = rows.step
         ack.set = rows.set
-        return [.send(.evaluationAck(ack), to: worker)] + finishIfDone(now: now)
+        let isAwaited = phase == .holding && configuration.decisions != nil
+        return [.send(.evaluationAck(ack), to: worker)]
+            + (isAwaited ? boundary(now: now) : finishIfDone(now: now))
     }
 
     mutating func evaluationPoll(
         _ poll: WireEvaluationPoll, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
-        guard workers[worker]?.hello.role == .evaluator else { return [] }
+        guard let evaluator = workers[worker], evaluator.hello.role == .evaluator else { return [] }
+        guard evaluator.stage == .prepared else {
+            return poll.idle ? welcomeAgain(worker, now: now) : []
+        }
         if poll.idle {
             // Whatever it was leased before did not reach it.
             queue.evaluatorLeft(worker)
@@ -39,6 +45,13 @@ extension CoordinatorStateMachine {
         workers[worker]!.phase = "waiting"
         let grant = grant(to: worker, now: now) ?? WireEvaluationGrant()
         return [.send(.evaluationGrant(grant), to: worker)]
+    }
+
+    /// An evaluator that works, and whose PREPARED was lost, says it again.
+    private mutating func welcomeAgain(_ worker: String, now: Duration) -> [CoordinatorAction] {
+        guard now - workers[worker]!.toldAt >= configuration.repeatInterval else { return [] }
+        workers[worker]!.toldAt = now
+        return [.send(.welcome(welcome(worker)), to: worker)]
     }
 
     /// Gives a checkpoint that has just become durable to evaluators that wait for one, rather than
@@ -74,9 +87,11 @@ extension CoordinatorStateMachine {
     mutating func evaluationRows(
         _ rows: WireEvaluationRows, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
-        guard workers[worker]?.hello.role == .evaluator,
+        guard let evaluator = workers[worker], evaluator.hello.role == .evaluator,
             rows.set.utf8.count <= MessageLimits.nameBytesMax
         else { return [] }
+        // It sends them again until they are acknowledged.
+        guard evaluator.stage == .prepared else { return welcomeAgain(worker, now: now) }
         let step = Int(clamping: rows.step)
         var ack = WireEvaluationAck()
         ack.step = rows.step
@@ -84,22 +99,25 @@ extension CoordinatorStateMachine {
         guard rows.failure.isEmpty else {
             let gaveUp = queue.failed(.init(step: step, set: rows.set), at: worker)
             isRetentionDue = isRetentionDue || gaveUp
-            return [
+            let text =
+                "\(rows.set.clipped(64)) of step \(step) at \(worker): " + rows.failure.clipped()
+            let actions: [CoordinatorAction] = [
                 .event(
-                    kind: "evaluation_failed", severity: gaveUp ? .error : .warning,
-                    text: "\(rows.set.clipped(64)) of step \(step) at \(worker): "
-                        + rows.failure.clipped()),
+                    kind: "evaluation_failed", severity: gaveUp ? .error : .warning, text: text),
                 .send(.evaluationAck(ack), to: worker),
             ]
+            guard gaveUp, rows.set == configuration.decisions?.ranking.set else { return actions }
+            return actions
+                + end(.failed("training goes by a score that cannot be had: \(text)"))
         }
         #if PLANTED_BUGS
-            if Planted.has(.evaluationRowUnchecked) {
-                return [.recordEvaluation(rows, from: worker)]
-            }
+            let isUnchecked = Planted.has(.evaluationRowUnchecked) && isStored(step)
+        #else
+            let isUnchecked = false
         #endif
         let digest =
             durable.last { $0.step == step && !$0.isRecovery }?.digest ?? deletedDigests[step]
-        guard digest == rows.checkpointDigest, MessageLimits.isSound(rows),
+        guard digest == rows.checkpointDigest || isUnchecked, MessageLimits.isSound(rows),
             configuration.evaluationSets.contains(rows.set)
         else {
             return [
@@ -129,8 +147,13 @@ extension CoordinatorStateMachine {
         score.step = rows.step
         score.set = rows.set
         for metric in rows.metrics {
-            if metric.metric == "general_accuracy" { score.generalAccuracy = metric.value }
-            if metric.metric == "easy_accuracy" { score.easyAccuracy = metric.value }
+            switch metric.metric {
+            case "general_accuracy": score.generalAccuracy = metric.value
+            case "easy_accuracy": score.easyAccuracy = metric.value
+            case "mean_loss": score.meanLoss = metric.value
+            case "top1": score.top1 = metric.value
+            default: break
+            }
         }
         scores.removeAll { $0.step == score.step && $0.set == score.set }
         scores.append(score)

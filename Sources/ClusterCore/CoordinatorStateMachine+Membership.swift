@@ -23,7 +23,12 @@ extension CoordinatorStateMachine {
                 "worker \(worker) is lineup \(hello.lineupVersion), the coordinator is "
                     + "\(configuration.lineupVersion): run the same version on every node")
         }
-        guard [.trainer, .evaluator, .observer].contains(hello.role) else {
+        #if PLANTED_BUGS
+            let isAnyRole = Planted.has(.strangerHeard)
+        #else
+            let isAnyRole = false
+        #endif
+        guard [.trainer, .evaluator, .observer].contains(hello.role) || isAnyRole else {
             return refuse(.role, "worker \(worker) has no role that this coordinator knows")
         }
         if case .ended = phase, hello.role != .observer {
@@ -36,10 +41,12 @@ extension CoordinatorStateMachine {
         #endif
         // Somebody may have started another coordinator of this run: the ledger knows.
         if hello.term > term { return [.readTerm(worker)] }
-        if isQuarantined(worker) {
+        if WorkerName.isAmong(quarantined.all, worker) {
             return refuse(.numerics, "worker \(worker) has computed wrongly; check its machine")
         }
-        if hello.role == .trainer, hello.hasState_p, hello.stateStep > UInt64(tip.step) {
+        if hello.role == .trainer, hello.hasState_p,
+            hello.stateStep > UInt64(max(tip.step, supersededStep))
+        {
             let text =
                 "worker \(worker) holds the state of step \(hello.stateStep), the ledger ends at "
                 + "step \(tip.step)"
@@ -66,8 +73,8 @@ extension CoordinatorStateMachine {
         var entry = Worker(hello: hello, lastHeard: now, toldAt: now)
         entry.holdsState = hello.hasState_p
         entry.appliedStep = Int(clamping: hello.stateStep)
+        entry.lineage = "of \(worker)"
         if hello.role == .evaluator {
-            entry.stage = .prepared
             evaluatorRoll.append(worker)
             hadEvaluator = true
             lastEvaluatorActivity = now
@@ -99,13 +106,6 @@ extension CoordinatorStateMachine {
         if let lastCommit { actions.append(.send(.commit(lastCommit), to: id)) }
         if let pending, pending.sender == id { actions.append(request(pending)) }
         return actions
-    }
-
-    /// A process that is started again has another name, but the same key.
-    private func isQuarantined(_ worker: String) -> Bool {
-        if quarantined.contains(worker) { return true }
-        guard let key = WorkerName.key(of: worker) else { return false }
-        return quarantined.all.contains { WorkerName.key(of: $0) == key }
     }
 
     /// The ledger's term, for a worker that speaks of a newer one than this coordinator's.
@@ -159,28 +159,11 @@ extension CoordinatorStateMachine {
         guard message.numerics.description_p.utf8.count <= MessageLimits.numericsBytesMax else {
             return refuse(.numerics, "worker \(worker) describes its numerics at too great length")
         }
-        #if PLANTED_BUGS
-            let isAnyClass = Planted.has(.numericsNotCompared)
-        #else
-            let isAnyClass = false
-        #endif
-        var actions: [CoordinatorAction] = []
-        if numericsClass.isEmpty {
-            numericsClass = message.numerics.description_p
-            actions.append(.recordNumerics(numericsClass))
-        } else if numericsClass != message.numerics.description_p, !isAnyClass {
-            let text =
-                "worker \(worker) computes in class '\(message.numerics.description_p)', the run "
-                + "in '\(numericsClass)': their bits differ"
-            if configuration.isBitwise {
-                return refuse(
-                    .numerics,
-                    text + "; use the same software and device kind, or "
-                        + "numerics.mode=statistical")
-            }
-            actions.append(.event(kind: "numerics", severity: .warning, text: text))
-        }
+        let (noted, objection) = noteClass(message.numerics.description_p, of: worker)
+        var actions = noted
+        if let objection { return actions + refuse(.numerics, objection) }
         workers[worker]!.stage = .prepared
+        guard workers[worker]!.hello.role == .trainer else { return actions }
         workers[worker]!.phase = "standing by"
         // With other settings than before it has prepared anew.
         if message.lostState { workers[worker]!.holdsState = false }
@@ -248,6 +231,7 @@ extension CoordinatorStateMachine {
             workers[id]!.holdsState = true
             workers[id]!.appliedStep = cursor
         }
+        if let due { askForStates(of: due, keepers: keepers ?? []) }
         generation += 1
         phase = .holding
         return actions + [membersEvent] + commitToMembers()
@@ -292,6 +276,7 @@ extension CoordinatorStateMachine {
             message.source = .initial
         }
         workers[id]!.load = message
+        workers[id]!.lineage = lineage(of: id, from: donor)
         workers[id]!.hasLoaded = false
         workers[id]!.holdsState = false
         workers[id]!.begunStep = 0
@@ -304,7 +289,7 @@ extension CoordinatorStateMachine {
     mutating func startJoin(now: Duration) -> [CoordinatorAction] {
         let room = membersMax - roster.count - followers.count
         guard join == nil, room > 0, !standby.isEmpty, !roster.isEmpty else { return [] }
-        let donors = roster.all
+        let donors = holders.filter { refusedCopies[$0] == refusedCopies[holders[0]] }
         let donor = donors[Int(loads % UInt64(donors.count))]
         var joiners = Roll()
         var actions: [CoordinatorAction] = []
@@ -420,8 +405,15 @@ extension CoordinatorStateMachine {
         _ message: WireStateLoaded, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         let joiner = workers[worker]!
-        guard message.number == joiner.load.number, message.step == joiner.load.step
+        guard message.number == joiner.load.number, message.step == joiner.load.step,
+            !joiner.hasLoaded,
+            // It says so again.
+            let objection = objection(to: message, of: worker)
         else { return [] }
+        guard objection.isEmpty else {
+            refusedCopies[joiner.load.peer, default: 0] += 1
+            return loadFailed(worker, objection, now: now)
+        }
         workers[worker]!.hasLoaded = true
         switch joiner.stage {
         case .following:

@@ -6,14 +6,14 @@ extension CoordinatorStateMachine {
         var status = WireStatus()
         status.state = stateName
         status.step = UInt64(cursor)
-        status.totalSteps = UInt64(configuration.totalSteps)
+        status.totalSteps = UInt64(lastStep)
         status.loss = lastLoss
         status.fractionPositive = lastFraction
         status.learningRate = lastRate
         let mean =
             stepSeconds.isEmpty ? 0 : stepSeconds.reduce(0, +) / Double(stepSeconds.count)
         status.samplesPerSecond = mean > 0 ? Double(lastSamples) / mean : 0
-        status.secondsLeft = mean > 0 ? mean * Double(configuration.totalSteps - cursor) : -1
+        status.secondsLeft = mean > 0 ? mean * Double(lastStep - cursor) : -1
         status.scores = scores
         status.events = recentEvents
         status.term = term
@@ -52,7 +52,14 @@ extension CoordinatorStateMachine {
         case .gathering: "waiting for trainers"
         case .loading: "trainers load the state"
         case .stepping, .committing: isDraining ? "draining" : "training"
-        case .holding: isDraining ? "draining" : "waiting for a checkpoint"
+        case .holding:
+            if isDraining {
+                "draining"
+            } else if let awaitedScore {
+                "waiting for the score of step \(awaitedScore)"
+            } else {
+                "waiting for a checkpoint"
+            }
         case .finishing: pending == nil ? "waiting for evaluators" : "storing the last checkpoint"
         case .ended: "ended"
         }

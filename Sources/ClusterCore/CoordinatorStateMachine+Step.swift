@@ -10,15 +10,16 @@ extension CoordinatorStateMachine {
         let step = cursor + 1
         var actions = startJoin(now: now)
         // Those that load hear the commit on which their first step stands with its plan.
-        let scalars = source.scalars(step: step)
+        let scalars = source.scalars(step: step, reductions: reductions)
         lastRate = Double(bitPattern: scalars.learningRate)
         flight = StepInFlight(
             step: step, samples: samples(step), scalars: scalars,
-            slotCount: configuration.slotCount, audit: configuration.audit, now: now)
+            slotCount: configuration.slotCount, audit: configuration.audit,
+            minesStep: configuration.minesStep, now: now)
         flightCount += 1
         flightGeneration = generation
         // Members of an earlier term's fold may have been others.
-        if configuration.audit.isOn { flight!.fold = Int(term & 0xFF_FFFF) << 8 }
+        if isOwnerFixed { flight!.fold = Int(term & 0xFF_FFFF) << 8 }
         flight!.donor = join?.step == cursor ? join!.donor : ""
         leaseAll(now: now)
         phase = .stepping
@@ -33,13 +34,14 @@ extension CoordinatorStateMachine {
                 pending = newCheckpoint(recovery: true, now: now)
             }
         }
+        if pending?.step == cursor || join?.step == cursor { askForStates(of: cursor) }
         actions += sendPlan(now: now)
         return actions
     }
 
     /// Samples of this step and the next few, each asked for once.
     private mutating func samples(_ step: Int) -> WireStepSamples {
-        let last = max(step, min(step + configuration.stepsAhead, configuration.totalSteps))
+        let last = max(step, min(step + configuration.stepsAhead, lastStep))
         if samplesAhead.first.map({ Int($0.step) <= step }) != true { samplesAhead = [] }
         samplesAhead.removeAll { Int($0.step) < step }
         let next = samplesAhead.last.map { Int($0.step) + 1 } ?? step
@@ -75,7 +77,7 @@ extension CoordinatorStateMachine {
         lease(flight!.release(id), now: now)
         leaseAudits(now: now)
         // Who folds a block and who audits it stays the same within a fold.
-        if configuration.audit.isOn { flight!.fold += 1 }
+        if isOwnerFixed { flight!.fold += 1 }
     }
 
     /// Gives slots that nobody has to the members with the fewest.
@@ -129,6 +131,12 @@ extension CoordinatorStateMachine {
         plan.fold = UInt32(flight.fold)
         plan.donor = flight.donor
         plan.quarantined = quarantined.all
+        for (slot, retrial) in flight.retrials.sorted(by: { $0.key < $1.key }) {
+            var outdated = WireSlotAttempt()
+            outdated.slot = UInt32(slot)
+            outdated.attempt = UInt32(retrial.attempt)
+            plan.outdated.append(outdated)
+        }
         if let lastCommit { plan.previous = lastCommit }
         // In every plan of the step: a newer one replaces an older one that is not begun.
         if let pending, pending.step == cursor {
@@ -163,28 +171,93 @@ extension CoordinatorStateMachine {
     ) -> [CoordinatorAction] {
         guard phase == .stepping, UInt64(flight!.step) == done.step,
             Int(done.slot) < configuration.slotCount,
+            done.lossParts.count <= MessageLimits.listMax,
             let attempt = flight!.grants[Int(done.slot)][worker]
         else { return [] }
+        var done = done
+        if done.hasSummary, !done.summary.isWithinBounds { done.clearSummary() }
         return slotClaimed(done, by: worker, attempt: attempt, now: now)
     }
 
     private mutating func slotClaimed(
         _ done: WireSlotDone, by worker: String, attempt: Int, now: Duration
     ) -> [CoordinatorAction] {
+        guard configuration.minesStep else {
+            return gradientClaimed(done, by: worker, attempt: attempt, now: now)
+        }
+        let actions = embeddingsClaimed(done, by: worker, attempt: attempt, now: now)
+        // Whoever is wrong may be gone by now.
+        guard !done.forward, phase == .stepping, workers[worker] != nil,
+            flight!.grants[Int(done.slot)][worker] != nil, !flight!.isStale(done)
+        else { return actions }
+        return actions + gradientClaimed(done, by: worker, attempt: attempt, now: now)
+    }
+
+    /// A slot's forward pass is done, and maybe more of it.
+    private mutating func embeddingsClaimed(
+        _ done: WireSlotDone, by worker: String, attempt: Int, now: Duration
+    ) -> [CoordinatorAction] {
         let slot = Int(done.slot)
-        let claim = StepInFlight.Claim(worker: worker, attempt: attempt, done: done)
+        guard !flight!.embeddings[slot].contains(where: { $0.worker == worker }) else { return [] }
+        var done = done
+        done.forward = true
+        let wasEmbedding = flight!.isEmbedding
+        let claim = StepInFlight.Claim(
+            worker: worker, attempt: attempt, group: slotGroup(of: worker), done: done)
+        flight!.recordEmbeddings(claim, slot: slot, now: now)
+        flight!.movedAt = now
+        workers[worker]!.begunStep = flight!.step
+        guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
+        guard wasEmbedding, !flight!.awaitsEmbeddingAudit(of: slot) else { return [] }
+        if flight!.leases[slot].contains(where: { $0.worker == worker }) {
+            endLeases(of: slot, unless: flight!.embeddings[slot])
+        }
+        guard flight!.isEmbedding else {
+            return flight!.isReplanDue ? replan(now: now) : []
+        }
+        return flight!.isShort ? speculate(now: now) : []
+    }
+
+    /// Whoever else has a slot under way need not go on.
+    private mutating func endLeases(of slot: Int, unless claims: [StepInFlight.Claim]) {
+        let asked = Set(claims.map(\.worker))
+        for lease in flight!.leases[slot] where !asked.contains(lease.worker) {
+            flight!.release(slot, of: lease.worker)
+            flight!.isReplanDue = true
+        }
+    }
+
+    private mutating func gradientClaimed(
+        _ done: WireSlotDone, by worker: String, attempt: Int, now: Duration
+    ) -> [CoordinatorAction] {
+        guard !flight!.isOutdated(done) else { return [] }
+        let slot = Int(done.slot)
+        let claim = StepInFlight.Claim(
+            worker: worker, attempt: attempt, group: slotGroup(of: worker), done: done)
         flight!.record(claim, slot: slot, now: now)
         flight!.movedAt = now
         workers[worker]!.begunStep = flight!.step
         guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
         guard !flight!.awaitsAudit(of: slot) else { return [] }
-        // Whoever else has it under way need not go on, unless the worker only listens by now: then it
-        // does not share what it has computed.
+        let known = generation
+        let blame = flight!.waverers(on: slot).flatMap { id in
+            suspect(
+                id,
+                why:
+                    "it said something else of slot \(slot) of step \(done.step) when it was asked "
+                    + "again", now: now)
+        }
+        guard phase == .stepping, generation == known else { return blame }
+        return blame + slotAgreed(slot, by: worker, now: now)
+    }
+
+    /// Every worker that was to compute a slot has, or one where one is enough.
+    private mutating func slotAgreed(
+        _ slot: Int, by worker: String, now: Duration
+    ) -> [CoordinatorAction] {
+        // Unless the worker only listens by now: then it does not share what it has computed.
         if flight!.leases[slot].contains(where: { $0.worker == worker }) {
-            for other in flight!.openLeases(of: slot) {
-                flight!.release(slot, of: other.worker)
-                flight!.isReplanDue = true
-            }
+            endLeases(of: slot, unless: flight!.claims[slot])
         }
         if flight!.isShort, !flight!.hasAllResults {
             let actions = speculate(now: now)
@@ -206,10 +279,15 @@ extension CoordinatorStateMachine {
         return sendPlan(now: now)
     }
 
-    /// One slot gave different numbers at different workers: a third decides who is wrong.
+    /// One slot gave different numbers at different workers: a third decides who is wrong, and where
+    /// there is none each of them computes it once more.
     private mutating func compareClaims(of slot: Int, now: Duration) -> [CoordinatorAction] {
-        let claims = flight!.claims[slot]
+        let claims = flight!.dispute(on: slot)
+        guard !claims.isEmpty else { return [] }
         let told = claims.map { claim in
+            guard !claim.done.forward else {
+                return "embeddings \(claim.done.embeddings.hex) at \(claim.worker)"
+            }
             let digest = claim.done.digest == 0 ? "" : ", digest \(claim.done.digest.hex)"
             return "loss \(Float(bitPattern: claim.done.loss))\(digest) at \(claim.worker)"
         }
@@ -217,26 +295,42 @@ extension CoordinatorStateMachine {
         for word in Set(claims.map(\.word)).sorted() {
             let agreeing = claims.filter { $0.word == word }
             guard 2 * agreeing.count > claims.count, claims.count > 2 else { continue }
-            // Others may have folded what it sent.
-            flight!.foldClaims = [:]
-            flight!.firstDigests = [:]
+            forgetFolds()
             var actions: [CoordinatorAction] = []
             for wrong in claims where wrong.word != word {
                 actions += quarantine(wrong.worker, why: text, now: now)
             }
             return actions
         }
-        let asked = Set(claims.map(\.worker)).union(flight!.leases[slot].map(\.worker))
+        let holders = flight!.leases[slot].map(\.worker)
+        let asked = Set(claims.map(\.worker))
+            .union(holders.filter { slotGroup(of: $0) == claims[0].group })
         let judge = roster.all.first {
             !asked.contains($0) && flight!.returned[slot][$0] == nil
+                && slotGroup(of: $0) == claims[0].group
         }
         guard let judge else {
             // The third is still at it, or there is none.
             guard asked.count == claims.count else { return [] }
+            let members = roster.all.filter { flight!.hasClaimed($0, slot: slot) }
+            // Embeddings that went round would have to be fetched back from everybody.
+            if !configuration.minesStep, flight!.retrials[slot] == nil, !members.isEmpty {
+                flight!.tryAgain(slot, by: members, now: now)
+                forgetFolds()
+                flight!.fold += 1
+                return [.event(kind: "disagreement", severity: .warning, text: text)]
+                    + replan(now: now)
+            }
             return end(.disagreed(text + "; run 'lineup doctor' on these machines"))
         }
         flight!.lease(slot, to: judge, now: now)
         return [.event(kind: "disagreement", severity: .warning, text: text)] + replan(now: now)
+    }
+
+    /// A slot was wrong, and others may have folded it.
+    private mutating func forgetFolds() {
+        flight!.foldClaims = [:]
+        flight!.firstDigests = [:]
     }
 
     /// Nothing of this worker is used any more: the step is folded again without it.
@@ -255,6 +349,7 @@ extension CoordinatorStateMachine {
         }
         flight!.forget(id)
         flight!.fold += 1
+        flight!.forgetGradients()
         let known = generation
         let actions = [event] + expel(id, why: Self.quarantineReason, now: now)
         guard phase == .stepping, generation == known else { return actions }
@@ -275,12 +370,39 @@ extension CoordinatorStateMachine {
         flight!.returned[slot][worker] = reason
         flight!.release(slot, of: worker)
         let text = "step \(message.step), slot \(slot): \(reason) (worker \(worker))"
+        if message.diverged {
+            // One alone may have a fault of its own.
+            flight!.diverged[slot, default: []].insert(worker)
+            if flight!.diverged[slot]!.count >= min(2, roster.count) {
+                return diverge(slot: slot, text, now: now)
+            }
+        }
         if roster.all.allSatisfy({ flight!.returned[slot][$0] != nil }) {
             return end(.failed(text))
         }
         if flight!.leases[slot].isEmpty { lease([slot], now: now) }
         leaseAudits(now: now)
         return [.event(kind: "slot_returned", severity: .warning, text: text)] + replan(now: now)
+    }
+
+    /// Nothing finite comes of the step: the state before it is kept, and the run ends.
+    private mutating func diverge(
+        slot: Int, _ text: String, now: Duration
+    ) -> [CoordinatorAction] {
+        // A loss of the whole step is of all its images.
+        let slots =
+            configuration.minesStep && !flight!.isEmbedding
+            ? flight!.samples.slots[...]
+            : flight!.samples.slots[slot...slot]
+        let images = slots.flatMap { source.names(of: $0) }
+        let event = CoordinatorAction.event(
+            kind: "diverged", severity: .error,
+            text: "\(text); its images: " + images.joined(separator: ", "))
+        divergence =
+            "\(text); the ledger's event 'diverged' names its images, and step \(cursor) is the "
+            + "last good one"
+        phase = .holding
+        return [event] + boundary(now: now)
     }
 
     // MARK: READY and commit
@@ -332,23 +454,23 @@ extension CoordinatorStateMachine {
         guard phase == .stepping, flight!.hasAllResults, flight!.ready.count >= readyCount
         else { return [] }
         #if PLANTED_BUGS
-            let isSettled = Planted.has(.auditNotAwaited) || flight!.isSettled
+            let isReplanned = generation > flightGeneration
+            let isSettled =
+                flight!.isSettled
+                || Planted.has(.auditNotAwaited) && isReplanned && flight!.isAgreed
         #else
             let isSettled = flight!.isSettled
         #endif
         guard isSettled else { return [] }
         if let actions = compareFolds(now: now) { return actions }
         let members = roster.all.filter { flight!.ready[$0] != nil }
-        let first = flight!.ready[members[0]]!
-        for member in members {
-            let ready = flight!.ready[member]!
-            guard ready.effectDigest == first.effectDigest,
-                ready.stateDigest == first.stateDigest
-            else { return settleDisagreement(now: now) }
-        }
+        guard let first = members.first.map({ flight!.ready[$0]! }) else { return [] }
+        guard members.allSatisfy({ flight!.ready[$0]!.effectDigest == first.effectDigest }),
+            membersInOtherStates(among: members).isEmpty
+        else { return settleDisagreement(now: now) }
         let known = generation
         var actions: [CoordinatorAction] = []
-        for member in members {
+        for member in members where !isMixed {
             // The first that is quarantined may take the step with it, where it held the last copy of a
             // checkpoint.
             guard phase == .stepping, let before = flight!.firstDigests[member],
@@ -363,7 +485,8 @@ extension CoordinatorStateMachine {
         let record = record(digest: first, now: now)
         phase = .committing
         #if PLANTED_BUGS
-            if Planted.has(.redoWritesRows) { return actions + [.commit(record)] }
+            let isFoldedAgain = flight!.fold & 0xFF > 0
+            if Planted.has(.redoWritesRows), isFoldedAgain { return actions + [.commit(record)] }
             if Planted.has(.commitBeforeLedger), flight!.step > tip.step {
                 let early = commit(
                     step: record.step, digest: record.digest, history: record.history)
@@ -377,8 +500,9 @@ extension CoordinatorStateMachine {
     /// more, by others, from the slots' gradients; then the many are right.
     private mutating func settleDisagreement(now: Duration) -> [CoordinatorAction] {
         let flight = flight!
-        let members = roster.all.filter { flight.ready[$0] != nil }
-        let sameState = Set(members.map { flight.ready[$0]!.stateDigest }).count == 1
+        var members = roster.all.filter { flight.ready[$0] != nil }
+        let inOtherStates = membersInOtherStates(among: members)
+        let sameState = inOtherStates.isEmpty
         let text = disagreement(flight)
         if sameState, flight.firstDigests.isEmpty {
             for member in members {
@@ -388,6 +512,7 @@ extension CoordinatorStateMachine {
             return [.event(kind: "disagreement", severity: .warning, text: text)]
                 + replan(now: now)
         }
+        if !sameState { members = inOtherStates }
         func word(_ id: String) -> UInt64 {
             sameState ? flight.ready[id]!.effectDigest : flight.ready[id]!.stateDigest
         }
@@ -425,6 +550,16 @@ extension CoordinatorStateMachine {
         return "step \(flight.step): members disagree (" + told.joined(separator: "; ") + ")"
     }
 
+    /// The mean over slots of each loss of a sum, in tree order; none where slots differ in number.
+    private static func means(of parts: [[UInt32]], _ scale: Float) -> [Float] {
+        guard let count = parts.first?.count, parts.allSatisfy({ $0.count == count }) else {
+            return []
+        }
+        return (0..<count).map { part in
+            FoldTree.fold(parts.map { Float(bitPattern: $0[part]) }, +) * scale
+        }
+    }
+
     private func record(digest ready: WireReady, now: Duration) -> StepRecord {
         let flight = flight!
         #if PLANTED_BUGS
@@ -440,12 +575,18 @@ extension CoordinatorStateMachine {
                 decodeSeconds: claim.done.decodeSeconds,
                 computeSeconds: claim.done.computeSeconds)
         }
-        let scale = Float(1) / Float(configuration.slotCount)
-        let fractions = FoldTree.fold(claims.map(\.done.fractionPositive), +)
+        // Every slot of a step that mines over all of them tells the same: the step's own.
+        let parts = configuration.minesStep ? [claims[0].done] : claims.map(\.done)
+        let losses = FoldTree.fold(parts.map { Float(bitPattern: $0.loss) }, +)
+        let scale = Float(1) / Float(parts.count)
+        let fractions = FoldTree.fold(parts.map(\.fractionPositive), +)
         return StepRecord(
-            step: flight.step, loss: FoldTree.fold(batches.map(\.loss), +) * scale,
-            fractionPositive: fractions / Double(configuration.slotCount),
-            activeCount: claims.reduce(0) { $0 + Int(UInt32(clamping: $1.done.activeCount)) },
+            step: flight.step, loss: losses * scale,
+            lossParts: Self.means(of: parts.map(\.lossParts), scale),
+            fractionPositive: fractions / Double(parts.count),
+            activeCount: parts.reduce(0) { $0 + Int(UInt32(clamping: $1.activeCount)) },
+            spread: parts.reduce(0) { $0 + $1.spread } / Double(parts.count),
+            summary: StepSummary(parts),
             learningRate: Double(bitPattern: flight.scalars.learningRate),
             scalars: flight.scalars,
             samples: flight.samples.slots.reduce(0) { $0 + $1.indices.count },
@@ -472,6 +613,7 @@ extension CoordinatorStateMachine {
         _ record: StepRecord, matches: Bool, now: Duration
     ) -> [CoordinatorAction] {
         guard phase == .committing, flight?.step == record.step else { return [] }
+        if !matches, !configuration.isBitwise { return supersede(from: record) }
         if !matches {
             return end(
                 .failed(
@@ -511,11 +653,22 @@ extension CoordinatorStateMachine {
         if stepSeconds.count > 50 { stepSeconds.removeFirst() }
         let flight = flight!
         for (id, tempo) in flight.tempos {
-            workers[id]?.pace = tempo.pace(since: flight.startedAt)
+            workers[id]?.pace = tempo.pace(since: flight.phaseStartedAt)
+        }
+        for (id, tempo) in flight.embeddingTempos {
+            workers[id]?.embeddingPace = tempo.pace(since: flight.startedAt)
         }
         self.flight = nil
         phase = .holding
-        return admitFollowers(record.digest, of: flight) + boundary(now: now)
+        let finding = collapse?.observe(
+            .init(
+                loss: Double(record.loss), fractionPositive: record.fractionPositive,
+                spread: record.spread))
+        let news = finding.map {
+            CoordinatorAction.event(kind: $0.kind, severity: .warning, text: $0.text)
+        }
+        return (news.map { [$0] } ?? []) + admitFollowers(record.digest, of: flight)
+            + boundary(now: now)
     }
 
     // MARK: What does not come forward
@@ -547,12 +700,13 @@ extension CoordinatorStateMachine {
     /// compute, go to that one too; nobody is removed.
     mutating func speculate(now: Duration) -> [CoordinatorAction] {
         guard !flight!.hasAllResults || !flight!.isSettled, roster.count > 1 else { return [] }
+        if let actions = embedAgain(now: now) { return actions }
         let queues = flight!.queues()
         let members = roster.all
         let present = members.filter { !isAbsent($0, now: now) }
         flight!.isShort = present.count < members.count
         var helpers = present.filter { queues[$0] == nil }
-            .map { Helper(worker: $0, pace: pace(of: $0)) }
+            .map { Helper(worker: $0, pace: wholePace(of: $0)) }
         guard !helpers.isEmpty else { return [] }
         let wanting = wantingSlots(queues, now: now)
             .sorted { ($1.seconds, $0.slot) < ($0.seconds, $1.slot) }
@@ -565,7 +719,7 @@ extension CoordinatorStateMachine {
             let able = helpers.indices.filter { place in
                 let helper = helpers[place]
                 return flight!.returned[one.slot][helper.worker] == nil
-                    && !flight!.hasClaimed(helper.worker, slot: one.slot)
+                    && !flight!.hasSaid(helper.worker, slot: one.slot)
                     && (one.seconds < .infinity || helper.given < share)
             }
             guard let place = able.min(by: { helpers[$0].seconds < helpers[$1].seconds })
@@ -585,7 +739,7 @@ extension CoordinatorStateMachine {
 
     private func wantingSlots(_ queues: [String: [Int]], now: Duration) -> [Wanting] {
         (0..<configuration.slotCount).compactMap { slot in
-            let (claims, wanted) = (flight!.claims[slot].count, flight!.claimsWanted(of: slot))
+            let (claims, wanted) = (flight!.said(of: slot).count, flight!.claimsWanted(of: slot))
             guard claims < wanted else { return nil }
             let open = flight!.openLeases(of: slot)
             // One helper more than needed.
@@ -611,33 +765,92 @@ extension CoordinatorStateMachine {
     private func remaining(
         of slot: Int, at lease: StepInFlight.Lease, in queue: [Int], now: Duration
     ) -> Double {
-        let begun = max(lease.since, flight!.tempos[lease.worker]?.lastAt ?? .zero)
+        let begun = max(
+            lease.since, flight!.phaseStartedAt, flight!.tempos[lease.worker]?.lastAt ?? .zero)
         let left = pace(of: lease.worker) - (now - begun).seconds
         let place = queue.firstIndex(of: slot)!
         return place == 0 ? max(0, -left) : Double(place) * pace(of: lease.worker) + abs(left)
     }
 
-    /// Seconds a slot of a worker, in this step, in the last that it took part in, or anybody's.
+    /// Seconds a slot of a worker in the phase in hand: in this step, in the last that it took part in,
+    /// or anybody's.
     private func pace(of id: String) -> Double {
-        let usual = workers[id]?.pace ?? 0
-        guard let tempo = flight!.tempos[id] else {
-            return usual > 0 ? usual : roster.all.reduce(0) { max($0, workers[$1]!.pace) }
-        }
-        return tempo.pace(since: flight!.startedAt)
+        if let tempo = flight!.tempos[id] { return tempo.pace(since: flight!.phaseStartedAt) }
+        return usualPace(of: id, flight!.isEmbedding ? \.embeddingPace : \.pace)
+    }
+
+    /// Seconds until a worker that has nothing of a slot would be done with it.
+    private func wholePace(of id: String) -> Double {
+        guard configuration.minesStep, !flight!.isEmbedding else { return pace(of: id) }
+        return pace(of: id) + usualPace(of: id, \.embeddingPace)
+    }
+
+    private func usualPace(of id: String, _ pace: KeyPath<Worker, Double>) -> Double {
+        let usual = workers[id]?[keyPath: pace] ?? 0
+        return usual > 0
+            ? usual : roster.all.reduce(0) { max($0, workers[$1]![keyPath: pace]) }
     }
 
     /// A slot on which workers disagree, and whose judge has gone, gets another one.
     mutating func judgeAgain(now: Duration) -> [CoordinatorAction] {
         let slot = flight!.claims.indices.first { slot in
-            flight!.claims[slot].count > 1 && !flight!.agrees(on: slot)
-                && flight!.openLeases(of: slot).isEmpty
+            guard let disputed = flight!.dispute(on: slot).first else { return false }
+            let said = disputed.done.forward ? flight!.embeddings[slot] : flight!.claims[slot]
+            return flight!.leases[slot].allSatisfy { lease in
+                said.contains { $0.worker == lease.worker }
+            }
         }
         return slot.map { compareClaims(of: $0, now: now) } ?? []
     }
 
     /// Whether nothing is to be expected of a worker for the moment.
     private func isAbsent(_ id: String, now: Duration) -> Bool {
-        workers[id]?.awayAt != nil || isSilent(id, now: now)
+        workers[id]?.awayAt != nil || isSilent(id, now: now) || isStuck(id, now: now)
+    }
+
+    // MARK: Embeddings that do not come
+
+    /// How long a member may wait for embeddings that others have, having asked for them; then it is
+    /// taken for one that cannot be reached.
+    private static let embeddingPatience = TrainerStateMachine.missingPatience * 2
+
+    /// Since when a member waits for embeddings, although all are computed.
+    private func lackingSince(_ id: String) -> Duration? {
+        guard !flight!.isEmbedding, let worker = workers[id], worker.lackingStep == flight!.step,
+            !worker.lacking.isEmpty
+        else { return nil }
+        return max(worker.lackingSince, flight!.phaseStartedAt)
+    }
+
+    private func isStuck(_ id: String, now: Duration) -> Bool {
+        guard configuration.minesStep, let since = lackingSince(id) else { return false }
+        return now - since > Self.embeddingPatience
+    }
+
+    /// Where everybody waits for embeddings whose holder is gone or cannot be reached, one of those who
+    /// wait computes them.
+    ///
+    /// - Returns: nil where there is nothing of the kind to do.
+    private mutating func embedAgain(now: Duration) -> [CoordinatorAction]? {
+        guard configuration.minesStep else { return nil }
+        let present = roster.all.filter {
+            workers[$0]?.awayAt == nil && !isSilent($0, now: now)
+        }
+        guard present.allSatisfy({ lackingSince($0) != nil }),
+            let heir = present.min(by: { workers[$0]!.lacking.count < workers[$1]!.lacking.count })
+        else { return nil }
+        let slots = workers[heir]!.lacking.filter { slot in
+            let holders = flight!.leases[slot].map(\.worker)
+            return !holders.contains(heir)
+                && (isStuck(heir, now: now) || holders.allSatisfy { !present.contains($0) })
+        }
+        guard !slots.isEmpty else { return nil }
+        for slot in slots { flight!.lease(slot, to: heir, now: now) }
+        let event = CoordinatorAction.event(
+            kind: "leased_again", severity: .info,
+            text: "slots \(slots) of step \(flight!.step) go to \(heir) too: their embeddings do "
+                + "not come")
+        return [event] + replan(now: now)
     }
 
     private func isSilent(_ id: String, now: Duration) -> Bool {
@@ -685,8 +898,10 @@ extension CoordinatorStateMachine {
     mutating func progressReceived(
         _ message: WireProgress, from id: String, now: Duration
     ) -> [CoordinatorAction] {
+        statesHeard(message, from: id)
         workers[id]!.phase = message.phase.clipped(32)
         workers[id]!.begunStep = Int(clamping: message.planStep)
+        noteLacking(message, of: id, now: now)
         if workers[id]!.counter != message.counter {
             workers[id]!.counter = message.counter
             flight?.movedAt = now
@@ -727,6 +942,10 @@ extension CoordinatorStateMachine {
                         && flight!.slots(of: id).contains {
                             !flight!.hasClaimed(id, slot: $0)
                         }
+                    || !message.lacking.isEmpty
+                        && flight!.slots(of: id).contains {
+                            flight!.isEmbedding && !flight!.hasSaid(id, slot: $0)
+                        }
                 return isOld || isUnheard ? sendPlan(to: [id], now: now) : []
             case .holding, .finishing:
                 guard message.step < UInt64(cursor), let lastCommit else { return [] }
@@ -739,5 +958,18 @@ extension CoordinatorStateMachine {
             else { return [] }
             return [.send(.commit(lastCommit), to: id)]
         }
+    }
+
+    /// Notes whose embeddings a member waits for, and since when.
+    private mutating func noteLacking(_ message: WireProgress, of id: String, now: Duration) {
+        guard configuration.minesStep, let flight, message.planStep == UInt64(flight.step) else {
+            return
+        }
+        let slots = Set(message.lacking.map { Int($0) }.filter { $0 < configuration.slotCount })
+        if workers[id]!.lacking.isEmpty || workers[id]!.lackingStep != flight.step {
+            workers[id]!.lackingSince = now
+        }
+        workers[id]!.lacking = slots.sorted()
+        workers[id]!.lackingStep = flight.step
     }
 }

@@ -53,6 +53,12 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         var rhythm = Rhythm()
         /// Seconds a slot in the last step that it computed in; 0 before.
         var pace = 0.0
+        /// Seconds a slot's forward pass, where mining spans the step; ``pace`` is of the rest then.
+        var embeddingPace = 0.0
+        /// Slots whose embeddings it waits for in a step, and since when.
+        var lacking: [Int] = []
+        var lackingStep = 0
+        var lackingSince: Duration = .zero
         var phase = "starting"
         var appliedStep = 0
         var counter: UInt64 = 0
@@ -68,6 +74,10 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         var awayAt: Duration?
         /// The last step that it has begun, and has the samples of.
         var begunStep = 0
+        /// How it computes, as it said when it was prepared.
+        var numericsClass = ""
+        /// Where its state comes from: whoever has the same applied the same steps to the same bits.
+        var lineage = ""
         /// Folds in which it said something else than the others.
         var suspicion = 0
     }
@@ -129,10 +139,18 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     var isRetentionDue = true
     /// By step of the checkpoint.
     var rankingValues: [Int: Double]
+    var decisionScores: [Int: Double]
+    /// How often the rate has fallen on a plateau.
+    var reductions = 0
+    /// Where scores have ended the run.
+    var earlyStop: Int?
     /// States of checkpoints whose files are deleted; scores of them may still come.
     var deletedDigests: [Int: UInt64]
     var queue: EvaluationQueue
     var numericsClass: String
+    var evaluationClass: String
+    /// The last step that other arithmetic has superseded; who holds it holds nothing of this run's.
+    var supersededStep: Int
     var firstPreparedAt: Duration?
     /// Number of the last LOAD; the term is in its upper half, so that none is said twice in a run.
     var loads: UInt64
@@ -145,7 +163,14 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     private var lookedAt: Duration?
     private static let lookInterval = Duration.milliseconds(50)
     var streamFailures: [Int: Int] = [:]
+    var collapse: CollapseDetector?
+    /// What members say of their states, by step.
+    var stateVotes: [Int: StateVote] = [:]
+    /// How often a copy that a worker sent was another state than it holds.
+    var refusedCopies: [String: Int] = [:]
     var isDraining = false
+    /// Why training cannot go on from the state that the members hold.
+    var divergence: String?
     var lastEvaluatorActivity: Duration = .zero
     let firstStep: Int
     var samplesAhead: [WireStepSamples] = []
@@ -172,15 +197,19 @@ public struct CoordinatorStateMachine: Codable, Sendable {
             if Planted.has(.loadNumberReused) { loads = 0 }
         #endif
         firstStep = recovery.committedStep
+        collapse = configuration.collapse
         durable = recovery.checkpoints
         rankingValues = recovery.rankingValues
+        decisionScores = recovery.decisionScores
         deletedDigests = recovery.deletedDigests
         tip = Tip(
             step: recovery.committedStep, history: recovery.committedHistory,
             digest: recovery.committedDigest, previousHistory: recovery.previousHistory)
         for id in recovery.quarantined { quarantined.append(id) }
         #if PLANTED_BUGS
-            if Planted.has(.quarantineForgotten) { quarantined = Roll() }
+            if Planted.has(.quarantineForgotten), recovery.committedStep > 0 {
+                quarantined = Roll()
+            }
         #endif
         expectedBack = Set(recovery.liveTrainers).subtracting(recovery.quarantined)
         let newest = recovery.checkpoints.last
@@ -190,6 +219,8 @@ public struct CoordinatorStateMachine: Codable, Sendable {
             recovery.committedStep > 0 && !expectedBack.isEmpty
             ? .recovering(until: nil) : .gathering
         numericsClass = recovery.numericsClass
+        evaluationClass = recovery.evaluationClass
+        supersededStep = recovery.supersededStep
         queue = EvaluationQueue(
             sets: configuration.evaluationSets, lease: configuration.silenceMax * 6,
             scored: recovery.scored)
@@ -206,6 +237,16 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         order.all.filter { workers[$0]?.hello.role == .observer }
     }
 
+    /// Workers of which nothing is used any more.
+    public var quarantinedWorkers: [String] { quarantined.all }
+
+    /// Fingerprints of their keys that nobody else who is here has.
+    public var barredKeys: Set<String> {
+        guard !quarantined.isEmpty else { return [] }
+        return Set(quarantined.all.compactMap { WorkerName.key(of: $0) })
+            .subtracting(workers.keys.compactMap { WorkerName.key(of: $0) })
+    }
+
     var evaluators: [String] { evaluatorRoll.all }
 
     /// Why a worker left whose results are not used any more; the ledger keeps it.
@@ -214,8 +255,12 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     /// Membership that READY is counted in.
     public var currentGeneration: UInt64 { generation }
 
-    /// Slots of the step in flight that have neither a result nor somebody who computes them; none
-    /// in a machine that works.
+    /// How many slots of the step in flight have neither a result nor a lease; none in a machine that
+    /// works.
+    public var orphanCount: Int { phase == .stepping ? flight!.orphanCount : 0 }
+
+    /// Slots of the step in flight that have neither a result nor a member that computes them; none in a
+    /// machine that works.
     public var orphanedSlots: [Int] {
         guard phase == .stepping, let flight else { return [] }
         return flight.leases.indices.filter {
@@ -232,6 +277,22 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     /// Everything that is kept of workers, for limits on memory.
     public var workerCount: Int { workers.count }
 
+    /// Whether anything is kept of a worker.
+    public func knows(_ worker: String) -> Bool { workers[worker] != nil }
+
+    /// How many members there are.
+    public var memberCount: Int { roster.count }
+
+    /// Numbers of the step in flight that a message without a meaning leaves as they are.
+    public var flightFacts: [Int] {
+        guard let flight else { return [] }
+        return [
+            flight.step, flight.fold, flight.resultCount, flight.ready.count,
+            flight.listenersReady.count, flight.leases.joined().count,
+            flight.claims.joined().count, flight.returned.reduce(0) { $0 + $1.count },
+        ]
+    }
+
     /// Last step in the ledger.
     public var ledgerStep: Int { tip.step }
 
@@ -245,13 +306,6 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         _ body: WireBody, from worker: String, now: Duration
     ) -> [CoordinatorAction] {
         if case .hello(let hello) = body { return helloReceived(hello, from: worker, now: now) }
-        #if PLANTED_BUGS
-            if Planted.has(.strangerHeard), workers[worker] == nil {
-                var hello = WireHello()
-                hello.role = .evaluator
-                workers[worker] = Worker(hello: hello, lastHeard: now, toldAt: now)
-            }
-        #endif
         guard let role = workers[worker]?.hello.role else {
             // A worker of an earlier term, or one that was expelled: it starts over.
             return [.send(.stop(Self.stop(.expelled, "say HELLO again")), to: worker)]
@@ -260,7 +314,7 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         switch (body, role) {
         case (.goodbye(let message), _):
             return goodbyeReceived(message, from: worker, now: now)
-        case (.prepared(let message), .trainer):
+        case (.prepared(let message), .trainer), (.prepared(let message), .evaluator):
             return preparedReceived(message, from: worker, now: now)
         case (.slotDone(let message), .trainer): return slotDone(message, from: worker, now: now)
         case (.slotReturned(let message), .trainer):
@@ -325,7 +379,7 @@ public struct CoordinatorStateMachine: Codable, Sendable {
 
     /// Time has passed.
     public mutating func tick(now: Duration) -> [CoordinatorAction] {
-        var actions = expelSilent(now: now)
+        var actions = expelSilent(now: now) + settleStates(now: now)
         queue.tick(now: now)
         switch phase {
         case .recovering(let until):
@@ -379,7 +433,7 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     private func deadline(of worker: Worker) -> Duration {
         if let awayAt = worker.awayAt { return awayAt + configuration.reconnectGrace }
         // Loading data and engine may take its time; a dead process is seen by its connection.
-        let isPreparing = worker.stage == .preparing
+        let isPreparing = worker.stage == .preparing && worker.hello.role == .trainer
         return worker.lastHeard + configuration.silenceMax * (isPreparing ? 24 : 1)
     }
 
@@ -400,22 +454,26 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     /// Decides what happens next at a step boundary; every path between steps leads through here.
     mutating func boundary(now: Duration) -> [CoordinatorAction] {
         if case .ended = phase { return [] }
-        var actions = takeReturned(now: now)
+        var actions = takeReturned(now: now) + decide()
         if roster.isEmpty {
             phase = .gathering
-            if isDraining { return actions + end(.drained) }
+            if let ending { return actions + end(ending) }
             // All who held the state may have died during the commit.
             let newest = durable.last?.step ?? 0
             if cursor != newest { return actions + rollBack(now: now) }
-            if cursor == configuration.totalSteps, pending == nil, isStored(cursor) {
+            if cursor == lastStep, pending == nil, isStored(cursor) {
                 phase = .finishing(since: now)
                 lastEvaluatorActivity = now
                 return actions + finishIfDone(now: now)
             }
             return actions + gather(now: now)
         }
-        if isDraining { return actions + drainAtBoundary(now: now) }
-        if cursor == configuration.totalSteps { return actions + finishTraining(now: now) }
+        if let ending { return actions + store(thenEnd: ending, now: now) }
+        if cursor == lastStep { return actions + finishTraining(now: now) }
+        if awaitedScore != nil {
+            phase = .holding
+            return actions + commitToMembers()
+        }
         if let pending, !ignoresLag {
             let nextIsDue = isCheckpointStep(cursor) && pending.step != cursor
             if nextIsDue || cursor + 1 > pending.step + configuration.checkpointMaxLagSteps {
@@ -450,17 +508,18 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         return actions
     }
 
-    /// Nobody alive holds the state: go back to the newest durable one.
+    /// Nobody alive holds the state, or that of a checkpoint that is due: go back to the newest durable one.
     mutating func rollBack(now: Duration) -> [CoordinatorAction] {
         if case .finishing = phase, pending == nil { return [] }
         if case .ended = phase { return [] }
         var actions: [CoordinatorAction] = []
         let target = durable.last
         if cursor != (target?.step ?? 0) || pending != nil {
+            let lost = roster.isEmpty ? cursor : pending?.step ?? cursor
             actions.append(
                 .event(
                     kind: "redo", severity: .warning,
-                    text: "no live trainer holds step \(cursor); going back to step "
+                    text: "no live trainer holds step \(lost); going back to step "
                         + "\(target?.step ?? 0) and doing the steps up to \(tip.step) again"))
         }
         goTo(step: target?.step ?? 0, history: target?.history ?? HistoryDigest.start)
@@ -476,6 +535,7 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         lastCommit = nil
         flight = nil
         join = nil
+        stateVotes = [:]
         for id in order.all where [.member, .loading, .following].contains(workers[id]!.stage) {
             workers[id]!.stage = .prepared
             workers[id]!.holdsState = false
@@ -492,9 +552,16 @@ public struct CoordinatorStateMachine: Codable, Sendable {
 
     // MARK: The end
 
-    mutating func drainAtBoundary(now: Duration) -> [CoordinatorAction] {
+    /// How this coordinator's life ends once the members' state is durable; nil while training goes on.
+    var ending: CoordinatorOutcome? {
+        divergence.map { .failed($0) } ?? (isDraining ? .drained : nil)
+    }
+
+    private mutating func store(
+        thenEnd ending: CoordinatorOutcome, now: Duration
+    ) -> [CoordinatorAction] {
         if durable.contains(where: { $0.step == cursor }) {
-            return commitToMembers() + end(.drained)
+            return commitToMembers() + end(ending)
         }
         phase = .holding
         if pending != nil { return commitToMembers() }

@@ -40,10 +40,16 @@ public struct CoordinatorConfiguration: Codable, Sendable {
     public var recoveryInterval: Duration?
     /// Which checkpoints stay on disk; nil keeps all.
     public var retention: CheckpointRetention?
+    /// What scores decide; nil where training does not depend on them.
+    public var decisions: DecisionRule?
     /// Steps whose samples go out ahead of their plan.
     public var stepsAhead: Int
     /// What two workers compute.
     public var audit: Audit
+    /// Sees when embeddings collapse; nil for losses of which that cannot be said.
+    public var collapse: CollapseDetector?
+    /// Whether a step mines over all of its slots, and so has two phases.
+    public var minesStep: Bool
     /// Whether a worker of another numerics class is refused (`bitwise`) or noted.
     public var isBitwise: Bool
     /// This Lineup, compared in HELLO.
@@ -61,7 +67,9 @@ public struct CoordinatorConfiguration: Codable, Sendable {
         returnPatience: Duration = .seconds(1),
         repeatInterval: Duration = .milliseconds(500),
         recoveryInterval: Duration? = .seconds(60), retention: CheckpointRetention? = nil,
-        stepsAhead: Int = 3, audit: Audit = .none, isBitwise: Bool = true,
+        decisions: DecisionRule? = nil, stepsAhead: Int = 3, audit: Audit = .none,
+        collapse: CollapseDetector? = nil, minesStep: Bool = false,
+        isBitwise: Bool = true,
         lineupVersion: String
     ) {
         self.run = run
@@ -82,8 +90,11 @@ public struct CoordinatorConfiguration: Codable, Sendable {
         self.repeatInterval = repeatInterval
         self.recoveryInterval = recoveryInterval
         self.retention = retention
+        self.decisions = decisions
         self.stepsAhead = stepsAhead
         self.audit = audit
+        self.collapse = collapse
+        self.minesStep = minesStep
         self.isBitwise = isBitwise
         self.lineupVersion = lineupVersion
     }
@@ -95,6 +106,20 @@ public protocol StepSource: Sendable {
     func samples(step: Int) -> WireStepSamples
     /// Learning rate and what follows from it, as bit patterns.
     func scalars(step: Int) -> WireStepScalars
+    /// The same once the rate has fallen so often on a plateau.
+    func scalars(step: Int, reductions: Int) -> WireStepScalars
+    /// What people call a slot's images, in its order.
+    func names(of samples: WireSlotSamples) -> [String]
+}
+
+extension StepSource {
+    /// Those of a source whose rate does not depend on scores.
+    public func scalars(step: Int, reductions: Int) -> WireStepScalars { scalars(step: step) }
+
+    /// Rows of the catalogue, where nobody knows more.
+    public func names(of samples: WireSlotSamples) -> [String] {
+        samples.indices.map { "row \($0)" }
+    }
 }
 
 /// A checkpoint or recovery snapshot that is durable on disk.
@@ -126,6 +151,26 @@ public struct DurableCheckpoint: Codable, Equatable, Sendable {
     }
 }
 
+/// A checkpoint or recovery snapshot that is on its way.
+public struct AwaitedCheckpoint: Equatable, Sendable {
+    /// Step whose state is sent.
+    public let step: Int
+    /// Whether it is an unlisted recovery snapshot.
+    public let isRecovery: Bool
+    /// Workers that hold a copy for it.
+    public let senders: [String]
+    /// What it must hold.
+    public let state: StateVerdict
+
+    /// Names all of them.
+    public init(step: Int, isRecovery: Bool, senders: [String], state: StateVerdict) {
+        self.step = step
+        self.isRecovery = isRecovery
+        self.senders = senders
+        self.state = state
+    }
+}
+
 /// What the ledger and the checkpoint folder hold when a coordinator starts.
 public struct CoordinatorRecovery: Sendable {
     /// This coordinator's term.
@@ -148,18 +193,26 @@ public struct CoordinatorRecovery: Sendable {
     public var scored: [Int: Set<String>]
     /// What checkpoints are ranked by, by step, as far as they are scored.
     public var rankingValues: [Int: Double]
+    /// What decisions go by, by step, as far as checkpoints are scored.
+    public var decisionScores: [Int: Double]
     /// Digests of the states of checkpoints that were deleted, by step.
     public var deletedDigests: [Int: UInt64]
     /// Training class of the run, empty until its first worker set it.
     public var numericsClass: String
+    /// Its evaluation class, empty until the first evaluator set it.
+    public var evaluationClass: String
+    /// Last step of those whose rows were superseded, 0 when none were.
+    public var supersededStep: Int
 
     /// A run's beginning, or what was found of it.
     public init(
         term: UInt64, committedStep: Int, committedHistory: UInt64,
         checkpoints: [DurableCheckpoint], scored: [Int: Set<String>],
-        numericsClass: String = "", committedDigest: UInt64 = 0, previousHistory: UInt64 = 0,
+        numericsClass: String = "", evaluationClass: String = "", committedDigest: UInt64 = 0,
+        previousHistory: UInt64 = 0,
         liveTrainers: [String] = [], quarantined: [String] = [],
-        rankingValues: [Int: Double] = [:], deletedDigests: [Int: UInt64] = [:]
+        rankingValues: [Int: Double] = [:], decisionScores: [Int: Double] = [:],
+        deletedDigests: [Int: UInt64] = [:], supersededStep: Int = 0
     ) {
         self.term = term
         self.committedStep = committedStep
@@ -171,8 +224,11 @@ public struct CoordinatorRecovery: Sendable {
         self.checkpoints = checkpoints
         self.scored = scored
         self.rankingValues = rankingValues
+        self.decisionScores = decisionScores
         self.deletedDigests = deletedDigests
         self.numericsClass = numericsClass
+        self.evaluationClass = evaluationClass
+        self.supersededStep = supersededStep
     }
 }
 
@@ -203,14 +259,19 @@ public enum CoordinatorAction: Sendable, Equatable {
     case send(WireBody, to: String)
     /// Write one step to the ledger in one transaction, then report ``CoordinatorStateMachine/stepCommitted(_:now:)``.
     case commit(StepRecord)
+    /// Set aside the ledger's rows from this step on, and those of its checkpoints and evaluations; the
+    /// ledger then ends with the step before.
+    case supersede(from: Int)
     /// Compare a redone step with the ledger's row, then report ``CoordinatorStateMachine/stepCompared(_:matches:now:)``.
     case compareRedone(StepRecord)
     /// A worker joined: a row in the ledger.
     case workerJoined(WireHello)
+    /// A worker is prepared: its row gets its numerics class.
+    case workerPrepared(String, numericsClass: String)
     /// A worker left: its row is completed.
     case workerLeft(String, why: String)
-    /// The first worker's numerics class is the run's from now on.
-    case recordNumerics(String)
+    /// The numerics class of a role's first worker is the run's from now on.
+    case recordNumerics(String, of: WireRole)
     /// Read a checkpoint again, then report ``CoordinatorStateMachine/checkpointVerified(_:isWhole:now:)``.
     case verifyCheckpoint(DurableCheckpoint)
     /// Mark a checkpoint as deleted in the ledger, then remove its file.

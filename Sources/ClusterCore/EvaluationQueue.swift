@@ -77,6 +77,11 @@ public struct EvaluationQueue: Codable, Sendable {
         return unscored
     }
 
+    /// The checkpoints from a step on are no longer the run's; others may come.
+    public mutating func superseded(from step: Int) {
+        for task in states.keys where task.step >= step { note(task, as: nil) }
+    }
+
     /// Whether every set of every checkpoint is scored.
     public var isDone: Bool { open.isEmpty }
 

@@ -13,7 +13,7 @@ public enum EvaluatorInput: Sendable {
     /// A control message.
     case received(WireBody)
     /// Data set and engine are there.
-    case prepared(pollSeconds: Double, timeoutSeconds: Double)
+    case prepared(WirePrepared, pollSeconds: Double, timeoutSeconds: Double)
     /// A set is scored, or could not be.
     case scored(WireEvaluationRows)
     /// Everything of a grant is reported.
@@ -34,9 +34,9 @@ extension EvaluatorStateMachine: RecordedMachine {
         case .tick: return tick(now: now)
         case .drain: return drain()
         case .received(let body): return received(body, now: now)
-        case .prepared(let pollSeconds, let timeoutSeconds):
+        case .prepared(let message, let pollSeconds, let timeoutSeconds):
             return prepared(
-                pollSeconds: pollSeconds, timeoutSeconds: timeoutSeconds, now: now)
+                message, pollSeconds: pollSeconds, timeoutSeconds: timeoutSeconds, now: now)
         case .scored(let rows): return scored(rows, now: now)
         case .scoringEnded: return scoringEnded(now: now)
         }
@@ -52,8 +52,9 @@ extension EvaluatorStateMachine: RecordedMachine {
         case .received(let body):
             writer.put(UInt8(5))
             writer.put(body)
-        case .prepared(let pollSeconds, let timeoutSeconds):
+        case .prepared(let message, let pollSeconds, let timeoutSeconds):
             writer.put(UInt8(6))
+            writer.put(.prepared(message))
             writer.put(pollSeconds.bitPattern)
             writer.put(timeoutSeconds.bitPattern)
         case .scored(let rows):
@@ -74,12 +75,15 @@ extension EvaluatorStateMachine: RecordedMachine {
         case 4: return .drain
         case 5: return .received(try reader.body())
         case 6:
+            guard case .prepared(let message) = try reader.body() else {
+                throw FlightError("what is prepared is another message")
+            }
             let poll = Double(bitPattern: try reader.word())
             let timeout = Double(bitPattern: try reader.word())
             guard (0...1e9).contains(poll), (0...1e9).contains(timeout) else {
                 throw FlightError("an interval of \(poll) s, or \(timeout) s")
             }
-            return .prepared(pollSeconds: poll, timeoutSeconds: timeout)
+            return .prepared(message, pollSeconds: poll, timeoutSeconds: timeout)
         case 7:
             guard case .evaluationRows(let rows) = try reader.body() else {
                 throw FlightError("rows are another message")

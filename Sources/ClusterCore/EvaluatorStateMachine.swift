@@ -4,7 +4,7 @@ public import Protocol
 public enum EvaluatorAction: Sendable, Equatable {
     /// Send a control message; the shell completes a HELLO with what it knows of this machine.
     case send(WireBody)
-    /// Load settings, data set and engine, then report ``EvaluatorStateMachine/prepared(pollSeconds:timeoutSeconds:now:)``.
+    /// Load settings, data set and engine, then report ``EvaluatorStateMachine/prepared(_:pollSeconds:timeoutSeconds:now:)``.
     case prepare(WireWelcome)
     /// Score the sets of a checkpoint, reporting ``EvaluatorStateMachine/scored(_:now:)`` for each and
     /// ``EvaluatorStateMachine/scoringEnded(now:)`` after the last.
@@ -44,7 +44,7 @@ public struct EvaluatorStateMachine: Codable, Sendable {
     private var isConnected = false
     private var isWelcome = false
     private var isPreparing = false
-    private var isPrepared = false
+    private var preparedMessage: WirePrepared?
     private var isWorking = false
     private var isGone = false
     private var held: [WireEvaluationTask] = []
@@ -69,6 +69,8 @@ public struct EvaluatorStateMachine: Codable, Sendable {
 
     /// Rows that the coordinator has not acknowledged.
     public var unacknowledgedCount: Int { reports.count }
+
+    private var isPrepared: Bool { preparedMessage != nil }
 
     /// A connection to the coordinator is there.
     public mutating func connectionOpened(now: Duration) -> [EvaluatorAction] {
@@ -114,7 +116,9 @@ public struct EvaluatorStateMachine: Codable, Sendable {
     private mutating func welcomed(_ welcome: WireWelcome, now: Duration) -> [EvaluatorAction] {
         isWelcome = true
         for place in reports.indices { reports[place].sentAt = now }
-        var actions: [EvaluatorAction] = reports.map { .send(.evaluationRows($0.rows)) }
+        // A coordinator takes rows of those alone whose class it knows.
+        var actions: [EvaluatorAction] = preparedMessage.map { [.send(.prepared($0))] } ?? []
+        actions += reports.map { .send(.evaluationRows($0.rows)) }
         if !isPreparing && !isPrepared {
             isPreparing = true
             actions.append(.prepare(welcome))
@@ -139,15 +143,15 @@ public struct EvaluatorStateMachine: Codable, Sendable {
 
     /// The shell has data set and engine.
     public mutating func prepared(
-        pollSeconds: Double, timeoutSeconds: Double, now: Duration
+        _ message: WirePrepared, pollSeconds: Double, timeoutSeconds: Double, now: Duration
     ) -> [EvaluatorAction] {
         isPreparing = false
-        isPrepared = true
+        preparedMessage = message
         pollInterval = .seconds(pollSeconds)
         timeout = .seconds(timeoutSeconds)
         idleSince = now
         nextPoll = now
-        return []
+        return isKnown ? [.send(.prepared(message))] : []
     }
 
     /// A set is scored, or could not be.

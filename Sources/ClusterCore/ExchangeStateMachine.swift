@@ -20,7 +20,7 @@ public struct FoldCheck: Sendable, Equatable {
 public struct ExchangeStateMachine: Codable, Sendable {
     /// What the shell does next, in order.
     public enum Action: Equatable, Sendable {
-        /// Sum the held slots of `run` in tree order and send each block to its owner.
+        /// Sum the held slots of `run` in tree order and send each block to who folds it.
         case sendPartial(run: SlotRun, blocks: [Int], to: String)
         /// Sum the held slots of `run` in tree order and keep the blocks: this member owns them.
         case keepPartial(run: SlotRun, blocks: [Int])
@@ -197,7 +197,7 @@ public struct ExchangeStateMachine: Codable, Sendable {
             if !theirs.isEmpty { actions.append(.broadcast(blocks: theirs, to: [other])) }
         }
         #if PLANTED_BUGS
-            if Planted.has(.partialLostAtOwnerChange), sharesSent {
+            if Planted.has(.partialLostAtOwnerChange), sharesSent, !listeners.isEmpty {
                 for block in finished.indices where owner(of: block) == me {
                     if !partials[block].isEmpty { partials[block] = [SlotRun(0, slotCount)] }
                 }
@@ -253,11 +253,29 @@ public struct ExchangeStateMachine: Codable, Sendable {
         var actions = resultsWanted(known, by: worker)
         let open = known.filter { folds($0, worker) }
         guard sharesSent, !open.isEmpty, worker != me else { return actions }
-        for run in FoldTree.cover(held, slotCount: slotCount) {
-            actions.append(.sendPartial(run: run, blocks: open, to: worker))
+        for (run, isAudited) in pieces {
+            let blocks = open.filter { (auditor(of: $0) != nil) == isAudited }
+            if !blocks.isEmpty {
+                actions.append(.sendPartial(run: run, blocks: blocks, to: worker))
+            }
         }
         return actions
     }
+
+    /// Runs in which the held slots travel: sums of whole subtrees, and each slot by itself for audited
+    /// blocks, so that nobody but the two that are compared has added anything up.
+    private var pieces: [(run: SlotRun, isAudited: Bool)] {
+        let sums = FoldTree.cover(held, slotCount: slotCount)
+        guard members.count > 1, !audited.isEmpty else { return sums.map { ($0, false) } }
+        #if PLANTED_BUGS
+            let single = Planted.has(.auditedSumSent) ? sums : singles
+        #else
+            let single = singles
+        #endif
+        return sums.map { ($0, false) } + single.map { ($0, true) }
+    }
+
+    private var singles: [SlotRun] { held.sorted().map { SlotRun($0, $0 + 1) } }
 
     /// Everyone who gets the blocks that this member folds.
     private var audience: [String] { (members + listeners).filter { $0 != me } }
@@ -265,10 +283,11 @@ public struct ExchangeStateMachine: Codable, Sendable {
     private mutating func share() -> [Action] {
         var actions: [Action] = []
         var touched: Set<Int> = []
-        for run in FoldTree.cover(held, slotCount: slotCount) {
+        for (run, isAudited) in pieces {
             for member in members {
                 let blocks = finished.indices.filter { block in
-                    folds(block, member) && (member != me || !covered(run, in: partials[block]))
+                    folds(block, member) && (auditor(of: block) != nil) == isAudited
+                        && (member != me || !covered(run, in: partials[block]))
                 }
                 guard !blocks.isEmpty else { continue }
                 if member == me {

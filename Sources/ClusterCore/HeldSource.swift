@@ -18,6 +18,10 @@ struct HeldSource: StepSource, Codable {
 
     func samples(step: Int) -> WireStepSamples { base.samples(step: step) }
     func scalars(step: Int) -> WireStepScalars { base.scalars(step: step) }
+    func scalars(step: Int, reductions: Int) -> WireStepScalars {
+        base.scalars(step: step, reductions: reductions)
+    }
+    func names(of samples: WireSlotSamples) -> [String] { base.names(of: samples) }
 }
 
 /// A step of which nobody knows what it trained on: no decision looks at it.

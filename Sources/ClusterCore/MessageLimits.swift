@@ -14,7 +14,7 @@ enum MessageLimits {
     /// Most metrics of one set, and the longest name of one.
     static let metricsMax = 64
     static let metricBytesMax = 64
-    /// Most copies of its state that a worker keeps, and tasks that it names.
+    /// Most copies of its state that a worker keeps, tasks that it names, and losses of a sum.
     static let listMax = 64
 
     /// Why a HELLO is none of ours; nil for one that could be.

@@ -1,4 +1,6 @@
 #if PLANTED_BUGS
+    internal import Glibc
+
     /// Mistakes that a protocol like ours invites, each compiled into tests only.
     ///
     /// The simulator has to find every one of them by a broken promise; see `PlantedBugTests`.
@@ -24,6 +26,8 @@
         case numericsNotCompared
         case auditNotAwaited
         case auditorNotHeard
+        case auditedSumSent
+        case gradientsOfWrongKept
         case newestDeleted
         case unscoredDeleted
         // In a trainer's.
@@ -32,6 +36,7 @@
         case staleCommit
         case copiesKeptForever
         case partialLostAtOwnerChange
+        case embeddingsOfWrongKept
         // In what surrounds them.
         case foldInArrivalOrder
         case statisticsNotReplayed
@@ -39,10 +44,17 @@
         case coordinatorsShareTerm
     }
 
-    /// The mistake that this thread's simulation makes.
+    /// The mistake that this thread's simulation makes, or this process.
     public enum Planted {
-        /// Set around a run of the simulator.
-        @TaskLocal public static var bug: PlantedBug?
+        /// Set around a run of the simulator; elsewhere the one that `LINEUP_PLANTED` names.
+        @TaskLocal public static var bug: PlantedBug? = ofProcess
+
+        private static var ofProcess: PlantedBug? {
+            guard let name = unsafe getenv("LINEUP_PLANTED") else { return nil }
+            let bug = PlantedBug(rawValue: unsafe String(cString: name))
+            precondition(bug != nil, "LINEUP_PLANTED names no mistake of PlantedBug.swift")
+            return bug
+        }
 
         /// Whether it is this one.
         public static func has(_ bug: PlantedBug) -> Bool { self.bug == bug }

@@ -22,10 +22,16 @@ public struct StepRecord: Equatable, Sendable {
     public let step: Int
     /// Mean loss over the slots: the tree's sum times 1/G in float.
     public let loss: Float
+    /// Of a sum of losses, each one's mean over the slots, without its weight; else empty.
+    public let lossParts: [Float]
     /// Mean fraction of positive triplets over the slots.
     public let fractionPositive: Double
     /// Active anchors or triplets, summed over the slots.
     public let activeCount: Int
+    /// Root mean squared distance of two embeddings of a slot, the mean over the slots.
+    public let spread: Double
+    /// What the embeddings look like, at the steps that summaries are written of.
+    public let summary: StepSummary?
     /// Learning rate of the step.
     public let learningRate: Double
     /// What the step's effect was given, bit for bit.

@@ -18,18 +18,25 @@ public enum TrainerAction: Sendable, Equatable {
     case prefetch([WireStepSamples], slots: [Int])
     /// Compute these slots, reporting ``TrainerStateMachine/slotComputed(_:epoch:)`` for each.
     case compute(step: Int, slots: [Int], samples: WireStepSamples, epoch: Int)
+    /// In a step that mines over all of its slots `compute` is their forward pass, reported by
+    /// ``TrainerStateMachine/slotEmbedded(_:epoch:)``; this is the loss of the step and their backward
+    /// pass.
+    case backward(step: Int, slots: [Int], epoch: Int)
     /// These slots are computed elsewhere: what has not begun need not begin.
     case cancel(step: Int, slots: [Int])
     /// Open the exchange of a step; parked data of it can be taken in.
     case openExchange(step: Int, history: UInt64, peers: [WireMember])
     /// Members or listeners changed: connect to whoever is new.
     case peersChanged([WireMember])
-    /// Forget partials and finished blocks of the step, not the slots: it is folded once more.
-    case refold(step: Int)
+    /// Forget partials and finished blocks of the step, not the slots but for those that are computed
+    /// again: it is folded once more.
+    case refold(step: Int, without: [Int])
     /// Take in what came for a later fold of the step, or for the step, before its time.
     case takeParked(step: Int)
     /// Carry out what the exchange decided.
     case exchange(ExchangeStateMachine.Action)
+    /// Carry out what was decided about embeddings.
+    case gather(GatherStateMachine.Action)
     /// Digest the complete effect, then report ``TrainerStateMachine/effectDigested(step:fold:digest:state:epoch:)``.
     case digestEffect(step: Int, fold: Int, scalars: WireStepScalars, epoch: Int)
     /// Change the state by the staged effect, then report ``TrainerStateMachine/applied(step:epoch:)``.
@@ -44,6 +51,8 @@ public enum TrainerAction: Sendable, Equatable {
     case keepForJoiners(step: Int)
     /// Joiners have what they need.
     case releaseForJoiners(step: Int)
+    /// Digest the whole state before the next apply, then report ``TrainerStateMachine/stateDigested(step:digest:epoch:)``.
+    case digestState(step: Int, epoch: Int)
     /// Something that people should know.
     case note(String)
     /// The trainer's work is over.

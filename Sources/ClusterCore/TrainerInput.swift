@@ -14,7 +14,8 @@ public enum TrainerInput: Sendable {
     /// A control message.
     case received(WireBody)
     /// Data set and engine are there.
-    case prepared(WirePrepared, slotCount: Int, audit: Audit = .none, epoch: Int)
+    case prepared(
+        WirePrepared, slotCount: Int, audit: Audit = .none, minesStep: Bool = false, epoch: Int)
     /// The state is there.
     case stateLoaded(step: Int, digest: UInt64, epoch: Int)
     /// The state did not come.
@@ -25,8 +26,14 @@ public enum TrainerInput: Sendable {
     case stillBusy
     /// A slot is computed.
     case slotComputed(WireSlotDone, epoch: Int)
+    /// A slot's forward pass is done, in a step that mines over all of its slots.
+    case slotEmbedded(WireSlotDone, epoch: Int)
+    /// Embeddings of a slot were kept.
+    case embeddingsReceived(Int, from: String)
+    /// A peer lacks embeddings of slots.
+    case embeddingsWanted([Int], by: String)
     /// A slot could not be computed.
-    case slotFailed(step: Int, slot: Int, reason: String, epoch: Int)
+    case slotFailed(step: Int, slot: Int, reason: String, diverged: Bool, epoch: Int)
     /// A partial was kept.
     case partialReceived(Int, run: SlotRun)
     /// A finished block was kept.
@@ -41,6 +48,8 @@ public enum TrainerInput: Sendable {
     case effectDigested(step: Int, fold: Int, digest: UInt64, state: UInt64, epoch: Int)
     /// The effect is applied.
     case applied(step: Int, epoch: Int)
+    /// The whole state is digested.
+    case stateDigested(step: Int, digest: UInt64, epoch: Int)
 }
 
 extension TrainerStateMachine: RecordedMachine {
@@ -57,8 +66,9 @@ extension TrainerStateMachine: RecordedMachine {
         case .tick: return tick(now: now)
         case .drain: return drain()
         case .received(let body): return received(body, now: now)
-        case .prepared(let message, let slotCount, let audit, let epoch):
-            return prepared(message, slotCount: slotCount, audit: audit, epoch: epoch)
+        case .prepared(let message, let slotCount, let audit, let minesStep, let epoch):
+            return prepared(
+                message, slotCount: slotCount, audit: audit, minesStep: minesStep, epoch: epoch)
         case .stateLoaded(let step, let digest, let epoch):
             return stateLoaded(step: step, digest: digest, epoch: epoch)
         case .loadFailed(let reason, let epoch): return loadFailed(reason, epoch: epoch)
@@ -69,8 +79,12 @@ extension TrainerStateMachine: RecordedMachine {
             stillBusy()
             return []
         case .slotComputed(let done, let epoch): return slotComputed(done, epoch: epoch)
-        case .slotFailed(let step, let slot, let reason, let epoch):
-            return slotFailed(step: step, slot: slot, reason: reason, epoch: epoch)
+        case .slotEmbedded(let done, let epoch): return slotEmbedded(done, epoch: epoch)
+        case .embeddingsReceived(let slot, let peer): return embeddingsReceived(slot, from: peer)
+        case .embeddingsWanted(let slots, let peer): return embeddingsWanted(slots, by: peer)
+        case .slotFailed(let step, let slot, let reason, let diverged, let epoch):
+            return slotFailed(
+                step: step, slot: slot, reason: reason, diverged: diverged, epoch: epoch)
         case .partialReceived(let block, let run): return partialReceived(block, run: run)
         case .resultReceived(let block, let digest): return resultReceived(block, digest: digest)
         case .blockAudited(let block, let digest): return blockAudited(block, digest: digest)
@@ -81,6 +95,9 @@ extension TrainerStateMachine: RecordedMachine {
             return effectDigested(
                 step: step, fold: fold, digest: digest, state: state, epoch: epoch)
         case .applied(let step, let epoch): return applied(step: step, epoch: epoch)
+        case .stateDigested(let step, let digest, let epoch):
+            stateDigested(step: step, digest: digest, epoch: epoch)
+            return []
         }
     }
 
@@ -94,12 +111,13 @@ extension TrainerStateMachine: RecordedMachine {
         case .received(let body):
             writer.put(UInt8(5))
             writer.put(body)
-        case .prepared(let message, let slotCount, let audit, let epoch):
+        case .prepared(let message, let slotCount, let audit, let minesStep, let epoch):
             writer.put(UInt8(6))
             writer.put(.prepared(message))
             writer.put(slotCount)
             writer.put(audit.seed)
             writer.put(audit.fraction.bitPattern)
+            writer.put(UInt8(minesStep ? 1 : 0))
             writer.put(epoch)
         case .stateLoaded(let step, let digest, let epoch):
             writer.put(UInt8(7))
@@ -116,11 +134,24 @@ extension TrainerStateMachine: RecordedMachine {
             writer.put(UInt8(11))
             writer.put(.slotDone(done))
             writer.put(epoch)
-        case .slotFailed(let step, let slot, let reason, let epoch):
+        case .slotEmbedded(let done, let epoch):
+            writer.put(UInt8(20))
+            writer.put(.slotDone(done))
+            writer.put(epoch)
+        case .embeddingsReceived(let slot, let peer):
+            writer.put(UInt8(21))
+            writer.put(slot)
+            writer.put(peer)
+        case .embeddingsWanted(let slots, let peer):
+            writer.put(UInt8(22))
+            put(slots, into: &writer)
+            writer.put(peer)
+        case .slotFailed(let step, let slot, let reason, let diverged, let epoch):
             writer.put(UInt8(12))
             writer.put(step)
             writer.put(slot)
             writer.put(reason)
+            writer.put(UInt8(diverged ? 1 : 0))
             writer.put(epoch)
         case .partialReceived(let block, let run):
             writer.put(UInt8(13))
@@ -137,8 +168,7 @@ extension TrainerStateMachine: RecordedMachine {
             writer.put(digest)
         case .wanted(let blocks, let partials, let peer):
             writer.put(UInt8(15))
-            writer.put(blocks.count)
-            for block in blocks { writer.put(block) }
+            put(blocks, into: &writer)
             writer.put(UInt8(partials ? 1 : 0))
             writer.put(peer)
         case .peerReconnected(let peer):
@@ -155,7 +185,30 @@ extension TrainerStateMachine: RecordedMachine {
             writer.put(UInt8(17))
             writer.put(step)
             writer.put(epoch)
+        case .stateDigested(let step, let digest, let epoch):
+            writer.put(UInt8(23))
+            writer.put(step)
+            writer.put(digest)
+            writer.put(epoch)
         }
+    }
+
+    private static func put(_ numbers: [Int], into writer: inout FlightWriter) {
+        writer.put(numbers.count)
+        for number in numbers { writer.put(number) }
+    }
+
+    private static func numbers(_ reader: inout FlightReader) throws -> [Int] {
+        let count = try reader.number()
+        guard count >= 0, count <= 1 << 20 else { throw FlightError("a list of \(count)") }
+        return try (0..<count).map { _ in try reader.number() }
+    }
+
+    private static func slotDone(_ reader: inout FlightReader) throws -> WireSlotDone {
+        guard case .slotDone(let done) = try reader.body() else {
+            throw FlightError("SLOT_DONE is another message")
+        }
+        return done
     }
 
     /// Reads an input.
@@ -175,8 +228,10 @@ extension TrainerStateMachine: RecordedMachine {
             let slotCount = try reader.number()
             let audit = Audit(
                 seed: try reader.word(), fraction: Double(bitPattern: try reader.word()))
+            let minesStep = try reader.flag()
             return .prepared(
-                message, slotCount: slotCount, audit: audit, epoch: try reader.number())
+                message, slotCount: slotCount, audit: audit, minesStep: minesStep,
+                epoch: try reader.number())
         case 7:
             let (step, digest) = (try reader.number(), try reader.word())
             return .stateLoaded(step: step, digest: digest, epoch: try reader.number())
@@ -186,16 +241,25 @@ extension TrainerStateMachine: RecordedMachine {
         case 9: return .statePieceReceived
         case 10: return .stillBusy
         case 11:
-            guard case .slotDone(let done) = try reader.body() else {
-                throw FlightError("SLOT_DONE is another message")
-            }
+            let done = try slotDone(&reader)
             return .slotComputed(done, epoch: try reader.number())
+        case 20:
+            let done = try slotDone(&reader)
+            return .slotEmbedded(done, epoch: try reader.number())
+        case 21:
+            let slot = try reader.number()
+            return .embeddingsReceived(slot, from: try reader.text())
+        case 22:
+            let slots = try numbers(&reader)
+            return .embeddingsWanted(slots, by: try reader.text())
         case 12:
             let (step, slot, reason) = (
                 try reader.number(), try reader.number(), try reader.text()
             )
+            let diverged = try reader.flag()
             return .slotFailed(
-                step: step, slot: slot, reason: reason, epoch: try reader.number())
+                step: step, slot: slot, reason: reason, diverged: diverged,
+                epoch: try reader.number())
         case 13:
             let (block, low, high) = (
                 try reader.number(), try reader.number(), try reader.number()
@@ -209,10 +273,7 @@ extension TrainerStateMachine: RecordedMachine {
             let block = try reader.number()
             return .blockAudited(block, digest: try reader.word())
         case 15:
-            let count = try reader.number()
-            guard count >= 0, count <= 1 << 20 else { throw FlightError("\(count) blocks") }
-            var blocks: [Int] = []
-            for _ in 0..<count { blocks.append(try reader.number()) }
+            let blocks = try numbers(&reader)
             let partials = try reader.flag()
             return .wanted(blocks, partials: partials, by: try reader.text())
         case 19: return .peerReconnected(try reader.text())
@@ -224,6 +285,9 @@ extension TrainerStateMachine: RecordedMachine {
         case 17:
             let step = try reader.number()
             return .applied(step: step, epoch: try reader.number())
+        case 23:
+            let (step, digest) = (try reader.number(), try reader.word())
+            return .stateDigested(step: step, digest: digest, epoch: try reader.number())
         case let other: throw FlightError("an input of kind \(other), unknown to this version")
         }
     }
@@ -242,7 +306,10 @@ extension TrainerStateMachine: RecordedMachine {
         case .statePieceReceived: "a piece of the state"
         case .stillBusy: "still busy"
         case .slotComputed(let done, _): "computed slot \(done.slot) of step \(done.step)"
-        case .slotFailed(let step, let slot, let why, _): "slot \(slot) of step \(step): \(why)"
+        case .slotEmbedded(let done, _): "embedded slot \(done.slot) of step \(done.step)"
+        case .embeddingsReceived(let slot, let peer): "embeddings of slot \(slot) from \(peer)"
+        case .embeddingsWanted(let slots, let peer): "\(peer) wants embeddings of slots \(slots)"
+        case .slotFailed(let step, let slot, let why, _, _): "slot \(slot) of step \(step): \(why)"
         case .partialReceived(let block, let run): "partial of block \(block), slots \(run)"
         case .resultReceived(let block, let digest): "block \(block), digest \(digest)"
         case .blockAudited(let block, let digest): "second fold of block \(block) is \(digest)"
@@ -251,6 +318,8 @@ extension TrainerStateMachine: RecordedMachine {
         case .peerReconnected(let peer): "connected to \(peer) again"
         case .effectDigested(let step, _, let digest, _, _): "effect of step \(step) is \(digest)"
         case .applied(let step, _): "applied step \(step)"
+        case .stateDigested(let step, let digest, _):
+            "the whole state of step \(step) is \(digest)"
         }
     }
 
@@ -264,13 +333,20 @@ extension TrainerStateMachine: RecordedMachine {
         case .prefetch(let steps, let slots): "prefetch \(steps.count) steps, slots \(slots)"
         case .compute(let step, let slots, _, let epoch):
             "compute slots \(slots) of step \(step), epoch \(epoch)"
+        case .backward(let step, let slots, let epoch):
+            "loss and backward of slots \(slots) of step \(step), epoch \(epoch)"
         case .cancel(let step, let slots): "cancel slots \(slots) of step \(step)"
         case .openExchange(let step, _, let peers):
             "open the exchange of step \(step) with \(peers.count)"
         case .peersChanged(let peers): "now \(peers.count) peers"
-        case .refold(let step): "fold step \(step) again"
+        case .refold(let step, let slots):
+            "fold step \(step) again\(slots.isEmpty ? "" : ", without slots \(slots)")"
         case .takeParked(let step): "take what was parked for step \(step)"
         case .exchange(let exchange): summary(of: exchange)
+        case .gather(.send(let slots, let peers)):
+            "send embeddings of slots \(slots) to \(peers.count)"
+        case .gather(.want(let slots, let peer)): "want embeddings of slots \(slots) from \(peer)"
+        case .gather(.forget(let slots)): "forget embeddings of slots \(slots)"
         case .digestEffect(let step, let fold, _, _): "digest the effect of step \(step), \(fold)"
         case .apply(let step, _, let epoch): "apply step \(step), epoch \(epoch)"
         case .snapshot(let step, _, let send):
@@ -279,6 +355,7 @@ extension TrainerStateMachine: RecordedMachine {
         case .releaseSnapshot(let step): "drop the copy of step \(step)"
         case .keepForJoiners(let step): "keep step \(step) for joiners"
         case .releaseForJoiners(let step): "drop step \(step) for joiners"
+        case .digestState(let step, _): "digest the whole state of step \(step)"
         case .note(let text): "note: \(text)"
         case .leave(let stop): "leave: \(stop.message)"
         case .refused(let refusal): "refused: \(refusal.message)"

@@ -35,6 +35,11 @@ public struct TrainerStateMachine: Codable, Sendable {
         var done: [Int: WireSlotDone] = [:]
         /// Slots that could not be computed here.
         var returned: [Int: WireSlotReturned] = [:]
+        /// Where mining spans the step: whose embeddings are here, slots whose forward pass is done as
+        /// it was said, and those whose backward pass is under way or done.
+        var gather: GatherStateMachine?
+        var embedded: [Int: WireSlotDone] = [:]
+        var backward: Set<Int> = []
         var digest: UInt64?
         var stateDigest: UInt64 = 0
         var isDigesting = false
@@ -44,6 +49,14 @@ public struct TrainerStateMachine: Codable, Sendable {
         var step: Int { Int(clamping: plan.step) }
         var fold: Int { Int(plan.fold) }
         var doneSlots: Set<Int> { Set(done.keys) }
+
+        /// Slots whose embeddings it waits for, with nothing else to compute.
+        var lacking: [Int] {
+            guard let gather, !gather.isComplete, !started.isSubset(of: doneSlots),
+                started.isSubset(of: embedded.keys)
+            else { return [] }
+            return gather.lacking
+        }
     }
 
     /// Which coordinator and which membership a message speaks for.
@@ -73,6 +86,8 @@ public struct TrainerStateMachine: Codable, Sendable {
     /// Slots in a step; known once prepared.
     public private(set) var slotCount = 1
     private var audit = Audit.none
+    /// Whether a step mines over all of its slots, and so has two phases.
+    private var minesStep = false
     private(set) var phase = Phase.greeting
     private var isConnected = false
     private var isWelcome = false
@@ -91,6 +106,9 @@ public struct TrainerStateMachine: Codable, Sendable {
     /// Plans of later steps, while the one in hand is not committed or the state is not there.
     private var plans: [Int: WirePlan] = [:]
     private var commits: [Int: WireCommit] = [:]
+    /// As the last plan named them; members and listeners where there are any.
+    private var quarantined: [String] = []
+    private var planned: [String] = []
     private var pendingDuty: WireCheckpointDuty?
     private var pendingLoad: WireLoadState?
     private var load = WireLoadState()
@@ -98,6 +116,14 @@ public struct TrainerStateMachine: Codable, Sendable {
     private var copies: Set<Int> = []
     /// Step whose copy is kept for joiners.
     private var keptStep: Int?
+    /// Whether the state is what the members hold, so far as is known: one that a peer gave is not
+    /// spoken of before it has counted.
+    private var isConfirmed = false
+    /// What the whole state digested to, by step: the last few, and those of copies; 0 while it is taken.
+    private var heldStates: [Int: UInt64] = [:]
+    /// A later step whose state is to be digested once it is there.
+    private var dueDigest: Int?
+    private static let heldStatesMax = 4
     private var isDraining = false
     // What tick goes by.
     private var helloAt: Duration?
@@ -140,6 +166,7 @@ public struct TrainerStateMachine: Codable, Sendable {
             guard let work else { return "waiting" }
             if work.readySaid != nil { return "ready" }
             if !work.plan.members.contains(where: { $0.worker == me }) { return "catching up" }
+            if !work.lacking.isEmpty { return "gathering" }
             return work.doneSlots == work.started ? "exchanging" : "computing"
         }
     }
@@ -149,10 +176,12 @@ public struct TrainerStateMachine: Codable, Sendable {
         work?.plan.leases.first { Int($0.slot) == slot && $0.worker == me }?.attempt ?? 1
     }
 
-    /// Slots of the step under way: done and leased.
+    /// Slots of the step under way: done or handed back, and leased.
     public var slots: (done: Int, leased: Int) {
         guard let work else { return (0, 0) }
-        return (work.done.count, leased(work.plan).count)
+        let leased = leased(work.plan)
+        let returned = leased.count { work.done[$0] == nil && work.returned[$0] != nil }
+        return (work.done.count + returned, leased.count)
     }
 
     // MARK: The connection
@@ -177,13 +206,14 @@ public struct TrainerStateMachine: Codable, Sendable {
         hello.worker = me
         hello.role = .trainer
         hello.term = standing.term
-        if phase == .active {
+        if phase == .active, isConfirmed {
             hello.hasState_p = true
             hello.stateStep = UInt64(appliedStep)
             hello.history = history
             hello.copies = copies.sorted().map { UInt64($0) }
             if let work, work.step == appliedStep + 1 {
-                hello.heldSlots = work.done.keys.sorted().map { UInt32($0) }
+                hello.heldSlots = work.doneSlots.union(work.embedded.keys).sorted()
+                    .map { UInt32($0) }
                 if let digest = work.digest {
                     hello.hasStaged_p = true
                     hello.stagedStep = work.plan.step
@@ -217,6 +247,14 @@ public struct TrainerStateMachine: Codable, Sendable {
             missingAsked += 1
             movedAt = now
             actions += work.exchange.missing().map { .exchange($0) }
+        } else if let work, !work.lacking.isEmpty,
+            now - movedAt >= Self.missingPatience * (1 << min(missingAsked, 3))
+        {
+            missingAsked += 1
+            movedAt = now
+            let holders = Dictionary(grouping: work.plan.leases) { Int($0.slot) }
+                .mapValues { $0.map(\.worker) }
+            actions += work.gather!.missing(holders: holders).map { .gather($0) }
         } else if phase == .loading, load.source == .peer, isWelcome,
             now - movedAt >= Self.missingPatience * (1 << min(missingAsked, 3))
         {
@@ -241,6 +279,13 @@ public struct TrainerStateMachine: Codable, Sendable {
         message.load = load.number
         message.prepared = preparedMessage != nil && phase != .preparing
         message.active = phase == .active
+        message.states = heldStates.keys.sorted().map { step in
+            var state = WireHeldState()
+            state.step = UInt64(step)
+            state.digest = heldStates[step]!
+            return state
+        }
+        message.lacking = work?.lacking.map { UInt32($0) } ?? []
         return message
     }
 
@@ -294,6 +339,7 @@ public struct TrainerStateMachine: Codable, Sendable {
             return [.donate(donation)]
         case .sendCheckpoint(let message):
             guard phase == .active else { return [] }
+            guard !message.digestOnly else { return digestDue(Int(clamping: message.step)) }
             var duty = WireCheckpointDuty()
             duty.step = message.step
             duty.recovery = message.recovery
@@ -325,7 +371,7 @@ public struct TrainerStateMachine: Codable, Sendable {
             // What was committed stays so; what comes next is the new coordinator's to say.
             plans = [:]
             #if PLANTED_BUGS
-                if Planted.has(.stagedEffectDropped), !isApplying { work = nil }
+                if Planted.has(.stagedEffectDropped), !isApplying, fold > 0 { work = nil }
             #endif
             // It knows nothing of a LOAD under way.
             if phase == .loading { letGo(.standingBy) }
@@ -334,7 +380,7 @@ public struct TrainerStateMachine: Codable, Sendable {
         var actions: [TrainerAction] = isDraining ? [.send(.goodbye(goodbye))] : []
         if phase == .preparing && isKnown { return actions }
         if isKnown, var preparedMessage {
-            preparedMessage.lostState = phase != .active
+            preparedMessage.lostState = phase != .active || !isConfirmed
             actions.append(.send(.prepared(preparedMessage)))
             return actions
         }
@@ -354,17 +400,21 @@ public struct TrainerStateMachine: Codable, Sendable {
         pendingLoad = nil
         keptStep = nil
         copies = []
+        heldStates = [:]
+        dueDigest = nil
         phase = next
     }
 
     /// The shell has data set and engine.
     public mutating func prepared(
-        _ message: WirePrepared, slotCount: Int, audit: Audit = .none, epoch: Int
+        _ message: WirePrepared, slotCount: Int, audit: Audit = .none, minesStep: Bool = false,
+        epoch: Int
     ) -> [TrainerAction] {
         guard phase == .preparing, epoch == self.epoch else { return [] }
         phase = .standingBy
         self.slotCount = slotCount
         self.audit = audit
+        self.minesStep = minesStep
         blockCount = Int(clamping: message.blockCount)
         preparedMessage = message
         preparedMessage!.lostState = true
@@ -418,6 +468,7 @@ public struct TrainerStateMachine: Codable, Sendable {
     public mutating func stateLoaded(step: Int, digest: UInt64, epoch: Int) -> [TrainerAction] {
         guard phase == .loading, epoch == self.epoch, step == appliedStep else { return [] }
         phase = .active
+        isConfirmed = load.source != .peer
         loadedDigest = digest
         moves += 1
         return [.send(.stateLoaded(loaded))] + advance()
@@ -451,8 +502,13 @@ public struct TrainerStateMachine: Codable, Sendable {
         let isRepeated = now == standing || isUnheard
         isUnheard = false
         standing = now
+        quarantined = plan.quarantined
+        planned = quarantined.isEmpty ? [] : (plan.members + plan.listeners).map(\.worker)
         let step = Int(clamping: plan.step)
         if plan.hasPrevious { keep(plan.previous) }
+        if phase == .active, plan.members.contains(where: { $0.worker == me }) {
+            isConfirmed = true
+        }
         if let work, work.plan.step == plan.step, work.plan.history == plan.history {
             return planChanged(plan, isRepeated: isRepeated)
         }
@@ -526,6 +582,10 @@ public struct TrainerStateMachine: Codable, Sendable {
             pendingDuty = nil
             actions += dutyReceived(duty)
         }
+        if dueDigest == step {
+            dueDigest = nil
+            actions += digestDue(step)
+        }
         return actions + advance()
     }
 
@@ -553,6 +613,11 @@ public struct TrainerStateMachine: Codable, Sendable {
         actions += keepForJoiners(plan)
         var work = StepWork(
             plan: plan, samples: samples, exchange: exchange(of: plan))
+        if minesStep {
+            work.gather = GatherStateMachine(
+                me: me, members: plan.members.map(\.worker), slotCount: slotCount)
+        }
+        if isMember { actions += digestIfAsked(plan) }
         let mine = isMember ? leased(plan) : []
         work.started = mine
         moves += 1
@@ -604,11 +669,31 @@ public struct TrainerStateMachine: Codable, Sendable {
         work.plan.listeners = plan.listeners
         work.plan.leases = plan.leases
         work.plan.fold = plan.fold
-        work.plan.quarantined = plan.quarantined
+        let outdated = outdatedSlots(of: work, told: plan)
+        work.plan.outdated = plan.outdated
+        for slot in outdated { work.done[slot] = nil }
+        work.started.subtract(outdated)
         // A new coordinator has not heard of what is done; nor has one that says it all again.
         let isDeaf = isRepeated || plan.term > before.term
-        var actions: [TrainerAction] =
-            isDeaf ? work.done.keys.sorted().map { .send(.slotDone(work.done[$0]!)) } : []
+        work.plan.quarantined = plan.quarantined
+        #if PLANTED_BUGS
+            let forgotten =
+                work.gather?.distrust {
+                    isQuarantined($0) && !Planted.has(.embeddingsOfWrongKept)
+                } ?? []
+        #else
+            let forgotten = work.gather?.distrust(isQuarantined) ?? []
+        #endif
+        var actions = forgotten.isEmpty ? [] : forget(&work, forgotten)
+        if minesStep {
+            for slot in work.doneSlots { work.done[slot]!.fold = plan.fold }
+        }
+        // Where somebody is quarantined all gradients were forgotten.
+        if isDeaf || minesStep && plan.quarantined != before.quarantined {
+            for slot in work.doneSlots.union(work.embedded.keys).sorted() {
+                actions.append(.send(.slotDone(work.done[slot] ?? work.embedded[slot]!)))
+            }
+        }
         if isDeaf {
             for slot in leased(plan).sorted() {
                 if let message = work.returned[slot] {
@@ -619,8 +704,9 @@ public struct TrainerStateMachine: Codable, Sendable {
         if isRepeated { work.readySaid = nil }
         actions.append(.peersChanged(plan.members + plan.listeners))
         let isMember = plan.members.contains { $0.worker == me }
-        if isMember { actions += keepForJoiners(plan) }
-        let isComplete = work.exchange.isComplete && plan.fold == before.fold
+        if isMember { actions += keepForJoiners(plan) + digestIfAsked(plan) }
+        let isRefolded = plan.fold != before.fold || !forgotten.isEmpty
+        let isComplete = work.exchange.isComplete && !isRefolded
         let wanted = Set(
             plan.leases.filter {
                 isMember && $0.worker == me && !($0.optional && isComplete)
@@ -630,19 +716,23 @@ public struct TrainerStateMachine: Codable, Sendable {
         let wasWaiting = !work.started.isSubset(of: work.doneSlots)
         work.started.formUnion(new)
         work.started.subtract(dropped)
+        work.backward.subtract(dropped)
         if !dropped.isEmpty { actions.append(.cancel(step: work.step, slots: dropped)) }
-        if !new.isEmpty {
+        let unseen = new.filter { work.embedded[$0] == nil }
+        if !unseen.isEmpty {
             actions.append(
-                .compute(step: work.step, slots: new, samples: work.samples, epoch: epoch))
+                .compute(step: work.step, slots: unseen, samples: work.samples, epoch: epoch))
         }
+        actions +=
+            work.gather?.membersChanged(plan.members.map(\.worker)).map { .gather($0) } ?? []
         let isShareDue =
             work.started.isSubset(of: work.doneSlots) && !work.done.isEmpty && mayShare(plan)
-        if plan.fold != before.fold {
+        if isRefolded {
             work.exchange = exchange(of: plan)
             work.digest = nil
             work.isDigesting = false
             work.readySaid = nil
-            actions.append(.refold(step: work.step))
+            actions.append(.refold(step: work.step, without: outdated.sorted()))
             if isShareDue {
                 actions += work.exchange.slotsComputed(work.doneSlots).map { .exchange($0) }
             }
@@ -654,20 +744,98 @@ public struct TrainerStateMachine: Codable, Sendable {
                 actions += work.exchange.slotsComputed(work.doneSlots).map { .exchange($0) }
             }
         }
-        if plan.fold != before.fold { actions.append(.takeParked(step: work.step)) }
+        if isRefolded { actions.append(.takeParked(step: work.step)) }
         moves += 1
         self.work = work
-        return actions + digestIfComplete() + readyIfDone() + advance()
+        return actions + backwardIfGathered() + digestIfComplete() + readyIfDone() + advance()
+    }
+
+    /// Drops embeddings that somebody sent who computes wrongly, and all that was computed from them.
+    private func forget(_ work: inout StepWork, _ slots: [Int]) -> [TrainerAction] {
+        let computed = work.backward.sorted()
+        work.backward = []
+        work.done = [:]
+        return [.cancel(step: work.step, slots: computed), .gather(.forget(slots: slots))]
+    }
+
+    // MARK: Mining over the step
+
+    /// A slot's forward pass is done and its embeddings held.
+    public mutating func slotEmbedded(_ done: WireSlotDone, epoch: Int) -> [TrainerAction] {
+        let slot = Int(done.slot)
+        guard epoch == self.epoch, var work, work.plan.step == done.step, work.gather != nil,
+            slot < slotCount, work.embedded[slot] == nil
+        else { return [] }
+        moves += 1
+        var done = done
+        done.forward = true
+        work.embedded[slot] = done
+        let actions = work.gather!.embedded(slot)
+        self.work = work
+        return [.send(.slotDone(done))] + actions.map { .gather($0) } + backwardIfGathered()
+    }
+
+    /// Whether embeddings that arrived are to be kept; report them kept with
+    /// ``embeddingsReceived(_:from:)``.
+    public func wantsEmbeddings(ofSlot slot: Int) -> Bool { work?.gather?.wants(slot) ?? false }
+
+    /// Images in a slot of the step in hand.
+    public func imageCount(ofSlot slot: Int) -> Int { work?.samples.slots[slot].labels.count ?? 0 }
+
+    /// Embeddings of a slot were kept.
+    public mutating func embeddingsReceived(_ slot: Int, from peer: String) -> [TrainerAction] {
+        guard wantsEmbeddings(ofSlot: slot) else { return [] }
+        moves += 1
+        work!.gather!.received(slot, from: peer)
+        return backwardIfGathered()
+    }
+
+    /// A peer lacks embeddings of the step in hand.
+    public func embeddingsWanted(_ slots: [Int], by peer: String) -> [TrainerAction] {
+        work?.gather?.wanted(slots, by: peer).map { .gather($0) } ?? []
+    }
+
+    /// The loss of the step, and the backward pass of the slots that are leased here.
+    private mutating func backwardIfGathered() -> [TrainerAction] {
+        guard let work, let gather = work.gather, gather.isComplete else { return [] }
+        let due = work.started.intersection(work.embedded.keys)
+            .subtracting(work.doneSlots).subtracting(work.backward)
+        guard !due.isEmpty else { return [] }
+        self.work!.backward.formUnion(due)
+        return [.backward(step: work.step, slots: due.sorted(), epoch: epoch)]
+    }
+
+    /// Slots done or under way whose lease is outdated.
+    private func outdatedSlots(of work: StepWork, told plan: WirePlan) -> Set<Int> {
+        Set(
+            plan.outdated.filter { outdated in
+                let slot = Int(outdated.slot)
+                let attempt = work.done[slot]?.attempt ?? attempt(ofSlot: slot)
+                return work.started.contains(slot) && attempt <= outdated.attempt
+            }.map { Int($0.slot) })
+    }
+
+    /// Whether what came of a slot is used; the shell keeps its gradient then.
+    public func awaits(_ done: WireSlotDone) -> Bool {
+        guard let work, work.plan.step == done.step else { return false }
+        return Int(done.slot) < slotCount && work.done[Int(done.slot)] == nil
+            && !work.plan.outdated.contains {
+                $0.slot == done.slot && done.attempt <= $0.attempt
+            }
     }
 
     /// A slot is computed and its gradient held.
     public mutating func slotComputed(_ done: WireSlotDone, epoch: Int) -> [TrainerAction] {
-        guard epoch == self.epoch, var work, work.plan.step == done.step else { return [] }
+        guard epoch == self.epoch, awaits(done), var work else { return [] }
         let slot = Int(done.slot)
-        guard slot < slotCount, work.done[slot] == nil else { return [] }
         moves += 1
         // Also where it was leased to somebody else meanwhile: it is the same slot.
         work.started.insert(slot)
+        var done = done
+        if let embedded = work.embedded[slot] {
+            done.embeddings = embedded.embeddings
+            done.fold = work.plan.fold
+        }
         work.done[slot] = done
         var actions: [TrainerAction] = [.send(.slotDone(done))]
         if work.started.isSubset(of: work.doneSlots), mayShare(work.plan) {
@@ -685,9 +853,10 @@ public struct TrainerStateMachine: Codable, Sendable {
         !audit.isOn || plan.members.contains { $0.worker == me }
     }
 
-    /// A slot could not be computed for a fault of its data: the lease goes back.
+    /// A slot could not be computed for a fault of its data, or what came of it is not finite
+    /// (`diverged`): the lease goes back.
     public mutating func slotFailed(
-        step: Int, slot: Int, reason: String, epoch: Int
+        step: Int, slot: Int, reason: String, diverged: Bool = false, epoch: Int
     ) -> [TrainerAction] {
         guard epoch == self.epoch, let work, work.step == step else { return [] }
         moves += 1
@@ -696,6 +865,7 @@ public struct TrainerStateMachine: Codable, Sendable {
         message.slot = UInt32(slot)
         message.attempt = attempt(ofSlot: slot)
         message.reason = reason
+        message.diverged = diverged
         self.work!.returned[slot] = message
         return [.send(.slotReturned(message))]
     }
@@ -712,12 +882,28 @@ public struct TrainerStateMachine: Codable, Sendable {
         case nowhere
     }
 
+    /// Whether nothing that a peer sends is used; so it is with whatever has a quarantined key, but for
+    /// workers with which the coordinator goes on.
+    public func isQuarantined(_ peer: String) -> Bool {
+        guard WorkerName.isAmong(quarantined, peer) else { return false }
+        let owner = WorkerName.owner(of: peer)
+        return quarantined.contains(owner) || !planned.contains(owner)
+    }
+
     /// Where data of a step belongs.
-    public func place(step: Int, history: UInt64, fold: Int, from peer: String) -> DataPlace {
+    ///
+    /// - Parameter fold: nil for embeddings, which are the same in every fold.
+    public func place(
+        step: Int, history: UInt64, fold: Int?, from peer: String, isRequest: Bool = false
+    ) -> DataPlace {
+        guard !isQuarantined(peer) else { return .nowhere }
         if let work {
             if work.step == step {
-                guard work.plan.history == history, !work.plan.quarantined.contains(peer)
-                else { return .nowhere }
+                let isIn = work.plan.members.contains { $0.worker == peer }
+                guard work.plan.history == history, isIn || isRequest && isListener(peer) else {
+                    return .nowhere
+                }
+                let fold = fold ?? work.fold
                 if work.fold == fold { return .here }
                 return fold > work.fold ? .later : .nowhere
             }
@@ -783,7 +969,9 @@ public struct TrainerStateMachine: Codable, Sendable {
 
     /// The data connection to a peer broke and is there again.
     public func peerReconnected(_ peer: String) -> [TrainerAction] {
-        work?.exchange.reconnected(peer).map { .exchange($0) } ?? []
+        guard let work else { return [] }
+        return (work.gather?.reconnected(peer) ?? []).map { .gather($0) }
+            + work.exchange.reconnected(peer).map { .exchange($0) }
     }
 
     private mutating func digestIfComplete() -> [TrainerAction] {
@@ -833,7 +1021,7 @@ public struct TrainerStateMachine: Codable, Sendable {
             .filter { !leased.contains($0) && isAudited(slot: $0, step: work.step) }
             .map { work.done[$0]! }
         #if PLANTED_BUGS
-            if Planted.has(.applyOnReady) {
+            if Planted.has(.applyOnReady), isListening {
                 isApplying = true
                 return [
                     .send(.ready(ready)),
@@ -850,8 +1038,18 @@ public struct TrainerStateMachine: Codable, Sendable {
         guard duty.primary == me || duty.backup == me else { return [] }
         let step = Int(clamping: duty.step)
         if step == appliedStep && !isApplying {
+            // No coordinator asks for one while it waits for another: those of terms that ended serve
+            // nobody any more.
+            var old = copies.filter { $0 < step }
+            #if PLANTED_BUGS
+                if Planted.has(.copiesKeptForever) { old = [] }
+            #endif
+            copies.subtract(old)
             copies.insert(step)
-            return [.snapshot(step: step, recovery: duty.recovery, send: duty.primary == me)]
+            let release = old.max().map { [TrainerAction.releaseSnapshot(step: $0)] } ?? []
+            return release + [
+                .snapshot(step: step, recovery: duty.recovery, send: duty.primary == me)
+            ]
         }
         if step <= appliedStep {
             // This worker was the second holder and has the copy.
@@ -870,6 +1068,36 @@ public struct TrainerStateMachine: Codable, Sendable {
         let old = keptStep.map { [TrainerAction.releaseForJoiners(step: $0)] } ?? []
         keptStep = appliedStep
         return old + [.keepForJoiners(step: appliedStep)]
+    }
+
+    /// Whoever relies on a copy of the state before a step asks all members what it is.
+    private mutating func digestIfAsked(_ plan: WirePlan) -> [TrainerAction] {
+        guard plan.hasCheckpoint || !plan.donor.isEmpty else { return [] }
+        return digestDue(Int(clamping: plan.step) - 1)
+    }
+
+    /// The whole state of a step is to be digested: now, or once it is there.
+    private mutating func digestDue(_ step: Int) -> [TrainerAction] {
+        guard heldStates[step] == nil else {
+            // Whoever asks has not heard.
+            progressAt = nil
+            return []
+        }
+        guard step == appliedStep, !isApplying else {
+            if step > appliedStep { dueDigest = step }
+            return []
+        }
+        heldStates[step] = 0
+        for old in heldStates.keys.sorted().dropLast(Self.heldStatesMax)
+        where !copies.contains(old) { heldStates[old] = nil }
+        return [.digestState(step: step, epoch: epoch)]
+    }
+
+    /// The whole state after a step is digested; the coordinator hears of it at once.
+    public mutating func stateDigested(step: Int, digest: UInt64, epoch: Int) {
+        guard epoch == self.epoch, heldStates[step] != nil else { return }
+        heldStates[step] = digest
+        progressAt = nil
     }
 
     private func leased(_ plan: WirePlan) -> Set<Int> {

@@ -24,6 +24,12 @@ extension CoordinatorStateMachine.Worker: Codable {
         begunStep = try reader.number()
         if try reader.flag() { awayAt = .nanoseconds(try reader.number()) }
         pace = Double(bitPattern: try reader.word())
+        embeddingPace = Double(bitPattern: try reader.word())
+        let count = try reader.number()
+        guard (0...1 << 20).contains(count) else { throw FlightError("a list of \(count)") }
+        lacking = try (0..<count).map { _ in try reader.number() }
+        lackingStep = try reader.number()
+        lackingSince = .nanoseconds(try reader.number())
         rhythm = Rhythm(
             count: try reader.number(), mean: try reader.number(), deviation: try reader.number(),
             longest: try reader.number(),
@@ -46,6 +52,11 @@ extension CoordinatorStateMachine.Worker: Codable {
         writer.put(UInt8(awayAt == nil ? 0 : 1))
         if let awayAt { writer.put(awayAt) }
         writer.put(pace.bitPattern)
+        writer.put(embeddingPace.bitPattern)
+        writer.put(lacking.count)
+        for slot in lacking { writer.put(slot) }
+        writer.put(lackingStep)
+        writer.put(lackingSince)
         for number in [rhythm.count, rhythm.mean, rhythm.deviation, rhythm.longest] {
             writer.put(number)
         }

@@ -27,6 +27,8 @@ public struct CoordinatorOptions: Sendable {
     public var expectedEvaluators: Int
     /// How long workers that are expected are waited for.
     public var startPatience: Duration
+    /// Whether a run that exists goes on in other numerics classes than it had.
+    public var acceptsNumerics: Bool
     /// This machine's name for others.
     public var host: String
     /// This Lineup.
@@ -36,7 +38,8 @@ public struct CoordinatorOptions: Sendable {
     public init(
         bind: String, bulkBind: String? = nil, bulkAdvertised: String? = nil, isInsecure: Bool,
         keys: CoordinatorKeys? = nil, expectedTrainers: Int, expectedEvaluators: Int,
-        startPatience: Duration = .seconds(60), host: String, version: String
+        startPatience: Duration = .seconds(60), acceptsNumerics: Bool = false, host: String,
+        version: String
     ) {
         self.bind = bind
         self.bulkBind = bulkBind
@@ -46,6 +49,7 @@ public struct CoordinatorOptions: Sendable {
         self.expectedTrainers = expectedTrainers
         self.expectedEvaluators = expectedEvaluators
         self.startPatience = startPatience
+        self.acceptsNumerics = acceptsNumerics
         self.host = host
         self.version = version
     }
@@ -89,8 +93,10 @@ public final class CoordinatorShell {
     private var encoded: (body: WireBody, frame: Data)?
     /// What every WELCOME says.
     private let welcome: WireWelcome
-    /// Version of the allow list that trainers know.
-    private var toldVersion = 0
+    /// What the state before the first step takes from elsewhere.
+    private let startingWeights: StartingWeights.Copy?
+    /// Whom trainers were told last that they may let in.
+    private var toldKeys: [PublicKey] = []
     private var outcome: CoordinatorOutcome?
     /// Where workers connect.
     public let address: String
@@ -112,9 +118,20 @@ public final class CoordinatorShell {
         begun = clock.now
         mistakes = (begun, 0)
         var plan = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
-        if let notice = plan.notice { logger.notice("\(notice)") }
-        ledger = try Ledger(path: folder.ledger, lockPath: folder.path + "/" + Ledger.lockName)
-        let recovered = try RunRecovery(folder: folder, ledger: ledger, dataSet: dataSet)
+        for notice in plan.notices { logger.notice("\(notice)") }
+        ledger = try Ledger(
+            path: folder.ledger, lockPath: folder.path + "/" + Ledger.lockName,
+            isBegun: try folder.hasCheckpoints())
+        let isNew = try ledger.reader.run() == nil
+        let recovered = try RunRecovery(
+            folder: folder, ledger: ledger, dataSet: dataSet,
+            acceptsNumerics: options.acceptsNumerics)
+        if recovered.recovery.checkpoints.isEmpty {
+            startingWeights = try StartingWeights.copy(of: folder)
+        } else {
+            // The run goes on without its beginning.
+            startingWeights = try? StartingWeights.copy(of: folder)
+        }
         // Only what comes after the newest checkpoint may have to be done again.
         try plan.keep(
             try ledger.reader.scalars(after: recovered.recovery.checkpoints.last?.step ?? 0))
@@ -153,6 +170,9 @@ public final class CoordinatorShell {
         welcome.dataAddress = bulk.address
         self.welcome = welcome
         perform(recovered.notes)
+        if isNew, let text = startingWeights?.text {
+            perform([.event(kind: "weights", severity: .info, text: text)])
+        }
         flush()
         // An extended run has not ended any more.
         try? FileManager.default.removeItem(atPath: folder.finishedFile)
@@ -178,7 +198,10 @@ public final class CoordinatorShell {
             recoveryInterval: settings.checkpoint.recoverySeconds > 0
                 ? .seconds(settings.checkpoint.recoverySeconds) : nil,
             retention: CheckpointRetention(settings.checkpoint),
+            decisions: DecisionRule(settings),
             audit: Audit(seed: settings.seed, fraction: settings.auditFraction),
+            collapse: CollapseDetector(settings.loss),
+            minesStep: settings.mining.scope == .step,
             isBitwise: settings.numerics.mode == .bitwise, lineupVersion: options.version)
     }
 
@@ -219,7 +242,9 @@ public final class CoordinatorShell {
     private func tell(_ input: CoordinatorInput, frame: [UInt8]? = nil) -> [CoordinatorAction] {
         let actions = flight.tell(input, now: now, machine: &machine, frame: frame)
         // Before anybody is told to send one; most messages decide nothing.
-        if frame == nil || !actions.isEmpty { bulk.expect(machine.awaitedCheckpoint) }
+        if frame == nil || !actions.isEmpty {
+            bulk.expect(machine.awaitedCheckpoint, barred: machine.quarantinedWorkers)
+        }
         return actions
     }
 
@@ -352,9 +377,8 @@ public final class CoordinatorShell {
             goodbye.failed = true
             perform(tell(.received(.goodbye(goodbye), from: worker)))
         }
-        guard let (keys, version) = options.keys?.admission.trainers, version != toldVersion
-        else { return }
-        toldVersion = version
+        guard let keys = trainerKeys, keys != toldKeys else { return }
+        toldKeys = keys
         for worker in connections.trainers { post(.admission(WireAdmission(keys)), to: worker) }
     }
 
@@ -382,6 +406,8 @@ public final class CoordinatorShell {
                     tell(.checkpointWriteFailed(step: checkpoint.step, reason: "\(error)")))
             }
         case .bulk(.piece(let step)): perform(tell(.checkpointPieceReceived(step: step)))
+        case .bulk(.refused(let step, let reason)):
+            perform(tell(.checkpointRefused(step: step, reason: reason)))
         case .bulk(.failed(let step, let reason)):
             perform(tell(.checkpointWriteFailed(step: step, reason: reason)))
         }
@@ -397,12 +423,21 @@ public final class CoordinatorShell {
         switch action {
         case .send(let body, let worker): post(body, to: worker)
         case .commit(let record): commit(record)
+        case .supersede(let step): supersede(from: step)
         case .compareRedone(let record): compare(record)
         case .workerJoined(let hello): notes.append(.joined(WorkerRecord(hello)))
+        case .workerPrepared(let worker, let text):
+            notes.append(.prepared(worker, numericsClass: text))
         case .workerLeft(let worker, let why):
             notes.append(.left(worker, at: Ledger.secondsSince1970(), why: why))
-        case .recordNumerics(let text):
-            record { try ledger.setNumericsClasses(training: text) }
+        case .recordNumerics(let text, let role):
+            do {
+                try role == .trainer
+                    ? ledger.setNumericsClasses(training: text)
+                    : ledger.setNumericsClasses(evaluation: text)
+            } catch {
+                stopAll(for: error)
+            }
         case .forget: break
         case .verifyCheckpoint(let checkpoint): verify(checkpoint)
         case .deleteCheckpoint(let checkpoint): delete(checkpoint)
@@ -467,8 +502,10 @@ public final class CoordinatorShell {
     /// Writes what was noted, then sends what waits for it.
     private func flush() {
         guard !notes.isEmpty else { return }
-        record { try ledger.record(notes) }
+        let written = Result { try ledger.record(notes) }
         notes = []
+        // Who is quarantined, and who comes back, is known from them after a crash.
+        if case .failure(let error) = written { stopAll(for: error) }
         for (body, worker, route) in outbox { send(body, to: worker, at: route) }
         outbox = []
     }
@@ -476,6 +513,7 @@ public final class CoordinatorShell {
     private func send(_ body: WireBody, to worker: String, at route: Data) {
         var body = body
         if case .welcome(let specific) = body { body = .welcome(completed(specific)) }
+        if case .loadState(let load) = body { body = .loadState(completed(load)) }
         if encoded?.body != body { encoded = (body, WireCodec.encode(body, run: runID)) }
         if !control.send([encoded!.frame], to: route) { unsent(to: worker) }
     }
@@ -490,10 +528,25 @@ public final class CoordinatorShell {
         welcome.committedStep = specific.committedStep
         welcome.worker = specific.worker
         welcome.datasetDigest = specific.datasetDigest
-        if let keys = options.keys?.admission.trainers.keys {
-            welcome.admission = WireAdmission(keys)
-        }
+        if let trainerKeys { welcome.admission = WireAdmission(trainerKeys) }
         return welcome
+    }
+
+    /// Says what the state before the first step is made from.
+    private func completed(_ load: WireLoadState) -> WireLoadState {
+        guard load.source == .initial, let startingWeights else { return load }
+        var load = load
+        load.file = StartingWeights.fileName
+        load.byteCount = UInt64(startingWeights.byteCount)
+        load.digest = startingWeights.stateDigest
+        return load
+    }
+
+    /// Keys of trainers whose numbers are used; nil where the cluster has no keys.
+    private var trainerKeys: [PublicKey]? {
+        guard let allowed = options.keys?.admission.trainers.keys else { return nil }
+        let barred = machine.barredKeys
+        return barred.isEmpty ? allowed : allowed.filter { !barred.contains($0.fingerprint) }
     }
 
     private func commit(_ record: ClusterCore.StepRecord) {
@@ -509,6 +562,15 @@ public final class CoordinatorShell {
             }
             events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
             perform(tell(.stepCommitted(record)))
+        } catch {
+            stopAll(for: error)
+        }
+    }
+
+    private func supersede(from step: Int) {
+        flush()
+        do {
+            try ledger.supersede(fromStep: step)
         } catch {
             stopAll(for: error)
         }
@@ -535,7 +597,7 @@ public final class CoordinatorShell {
                 EvaluationRecord(
                     step: Int(clamping: rows.step), set: rows.set, metric: $0.metric,
                     value: $0.value, started: rows.started, finished: rows.finished,
-                    evaluator: worker)
+                    evaluator: worker, numericsClass: machine.numericsClass(of: worker))
             }
             let outcomes = try ledger.insertEvaluations(records)
             if outcomes.contains(.inserted) { events.evaluated(rows) }
@@ -616,6 +678,22 @@ extension CheckpointRetention {
                 set: settings.keepBestSet, metric: settings.keepBestMetric.rawValue,
                 isLargerBetter: settings.keepBestMetric.isLargerBetter),
             unscored: settings.keepUnscored)
+    }
+}
+
+extension DecisionRule {
+    /// The rules of a run; nil where scores decide nothing.
+    init?(_ settings: Settings) {
+        let schedule = settings.schedule
+        guard schedule.goesByScores else { return nil }
+        self.init(
+            ranking: CheckpointRetention.Ranking(
+                set: schedule.decisionSet, metric: schedule.decisionMetric.rawValue,
+                isLargerBetter: schedule.decisionMetric.isLargerBetter),
+            checkpointEverySteps: settings.checkpoint.everySteps,
+            lagSteps: schedule.decisionLagSteps,
+            plateauPatience: schedule.name == .plateau ? schedule.plateauPatience : 0,
+            stopPatience: schedule.stopPatience, minDelta: schedule.minDelta)
     }
 }
 

@@ -1,3 +1,4 @@
+internal import Basics
 internal import ClusterCore
 internal import Foundation
 internal import Logging
@@ -9,7 +10,9 @@ internal import Storage
 final class RunEvents {
     private let train: EventWriter
     private let sets: [String: EventWriter]
-    private let every: Int
+    private let logging: Settings.Logging
+    /// The losses of a sum; one has no tag beside `loss`.
+    private let losses: [LossName]
     private let logger = Logger(label: "lineup.events")
     private var lastFlush = Date()
 
@@ -22,22 +25,39 @@ final class RunEvents {
                 directory: folder.path + "/events/" + name, lastStep: last)
         }
         self.sets = sets
-        every = max(1, folder.settings.logging.summaryEverySteps)
+        logging = folder.settings.logging
+        losses = folder.settings.loss.parts.map(\.name)
     }
 
     func stepCommitted(_ record: ClusterCore.StepRecord, commitSeconds: Double) {
-        guard record.step % every == 0 || record.step == 1 else { return }
+        guard logging.summarises(step: record.step) else { return }
         let compute = record.miniBatches.map(\.computeSeconds)
-        write(
-            train,
-            [
-                "loss": Double(record.loss), "fraction_positive": record.fractionPositive,
-                "active_count": Double(record.activeCount),
-                "learning_rate": record.learningRate,
-                "secs_per_iter": record.totalSeconds,
-                "seconds/exchange": record.exchangeSeconds, "seconds/commit": commitSeconds,
-                "seconds/slot_compute": compute.reduce(0, +) / Double(max(1, compute.count)),
-            ], step: record.step)
+        var values = [
+            "loss": Double(record.loss), "fraction_positive": record.fractionPositive,
+            "active_count": Double(record.activeCount), "learning_rate": record.learningRate,
+            "secs_per_iter": record.totalSeconds, "embedding_spread": record.spread,
+            "seconds/exchange": record.exchangeSeconds, "seconds/commit": commitSeconds,
+            "seconds/slot_compute": compute.reduce(0, +) / Double(max(1, compute.count)),
+        ]
+        for (name, value) in zip(losses, record.lossParts) {
+            values["loss/\(name.rawValue)"] = Double(value)
+        }
+        if let summary = record.summary {
+            values["batch_top1"] = summary.top1
+            values["batch_prec_at_\(summary.precisionRank)"] = summary.precision
+        }
+        write(train, values, step: record.step)
+        guard let summary = record.summary else { return }
+        guarded {
+            try train.add(
+                step: record.step, time: Ledger.secondsSince1970(),
+                histograms: [
+                    ("embedding_dists", summary.distances),
+                    ("embedding_pos_dists", summary.positiveDistances),
+                    ("embedding_neg_dists", summary.negativeDistances),
+                    ("embedding_lengths", summary.lengths),
+                ])
+        }
     }
 
     func evaluated(_ rows: WireEvaluationRows) {
@@ -54,7 +74,7 @@ final class RunEvents {
     }
 
     private func write(_ writer: EventWriter, _ values: [String: Double], step: Int) {
-        do {
+        guarded {
             try writer.add(
                 step: step, time: Ledger.secondsSince1970(),
                 values.keys.sorted().map { (tag: $0, value: values[$0] ?? 0) })
@@ -62,14 +82,14 @@ final class RunEvents {
                 lastFlush = Date()
                 try writer.flush()
             }
-        } catch {
-            logger.warning("event file not written", metadata: ["why": "\(error)"])
         }
     }
 
-    private func flush(_ writer: EventWriter) {
+    private func flush(_ writer: EventWriter) { guarded { try writer.flush() } }
+
+    private func guarded(_ body: () throws -> Void) {
         do {
-            try writer.flush()
+            try body()
         } catch {
             logger.warning("event file not written", metadata: ["why": "\(error)"])
         }

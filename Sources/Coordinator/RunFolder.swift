@@ -12,6 +12,8 @@ public struct RunFolder: Sendable {
     public let record: SettingsRecord
     /// Whether the run was there before.
     public let isExisting: Bool
+    /// What a new run takes from elsewhere before its first step.
+    private let startingWeights: StartingWeights?
 
     /// Name that scripts and people see.
     public var name: String { URL(fileURLWithPath: path).lastPathComponent }
@@ -27,6 +29,8 @@ public struct RunFolder: Sendable {
     public var ledger: String { settings.ledger.path ?? path + "/ledger.sqlite" }
     /// Says that the run has ended, for evaluators without a coordinator.
     public var finishedFile: String { path + "/finished" }
+    /// What the run started from, where that came from elsewhere.
+    var startingWeightsFile: String { path + "/" + StartingWeights.fileName }
     /// Where the coordinator says how to reach it.
     public var addressFile: String { path + "/coordinator.json" }
 
@@ -73,13 +77,14 @@ public struct RunFolder: Sendable {
             }
             record = try SettingsRecord(
                 settings: Self.absolute(settings), paramsJSON: params)
+            startingWeights = nil
         } else {
             if case .resume = intent {
                 throw CoordinatorError(
                     .noRun,
                     "\(path) holds no run (no settings.json); start one with: lineup train \(path)")
             }
-            let settings = Self.absolute(
+            var settings = Self.absolute(
                 try Settings.resolve(
                     paramsJSON: params, overrides: overrides, paramsName: paramsFile))
             guard settings.data.root != nil else {
@@ -88,24 +93,12 @@ public struct RunFolder: Sendable {
                     "data.root is not set; name the folder of crops in \(paramsFile) or with "
                         + "--set data.root=CROPS")
             }
-            try Self.checkSupported(settings)
+            startingWeights = try StartingWeights(settings)
+            if let startingWeights {
+                settings.network.weightsDigest = startingWeights.digest.hex
+                report(startingWeights.notice)
+            }
             record = try SettingsRecord(settings: settings, paramsJSON: params)
-        }
-    }
-
-    /// Refuses what this version would pass over in silence.
-    private static func checkSupported(_ settings: Settings) throws {
-        if let weights = settings.network.weights {
-            throw CoordinatorError(
-                .badSetting,
-                "network.weights is '\(weights)', but this version starts from random weights "
-                    + "alone; leave it null")
-        }
-        guard settings.auditFraction == 0 || settings.numerics.mode == .bitwise else {
-            throw CoordinatorError(
-                .badSetting,
-                "audit_fraction is \(settings.auditFraction) and numerics.mode statistical: audits "
-                    + "compare bits; set audit_fraction=0, or numerics.mode=bitwise")
         }
     }
 
@@ -115,6 +108,7 @@ public struct RunFolder: Sendable {
         try files.createDirectory(atPath: path, withIntermediateDirectories: true)
         let params = path + "/params.json"
         if !files.fileExists(atPath: params) { try Self.write("{}\n", to: params) }
+        try startingWeights?.write(to: startingWeightsFile)
         let settings = path + "/settings.json"
         let text = record.text
         // Last, since its presence says that the run exists.
@@ -123,13 +117,22 @@ public struct RunFolder: Sendable {
         }
     }
 
+    /// Whether anything of the run is stored, and so a step in its ledger or soon to be.
+    func hasCheckpoints() throws -> Bool {
+        for directory in [checkpoints, recovery]
+        where !(try CheckpointStore(directory: directory).steps().isEmpty) {
+            return true
+        }
+        return false
+    }
+
     /// Loads the run's data set.
     public func dataSet() throws -> DataSet {
         guard let root = settings.data.root else {
             throw CoordinatorError(
                 .badSetting, "data.root is not set; give it with --data-root CROPS")
         }
-        return try DataSet(loading: root, sets: settings.evaluation.sets)
+        return try DataSet(loading: root, sets: settings.evaluation.storedSets)
     }
 
     private static func absolute(_ settings: Settings) -> Settings {

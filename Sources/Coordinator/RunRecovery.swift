@@ -15,7 +15,12 @@ struct RunRecovery {
     private(set) var notes: [CoordinatorAction] = []
 
     /// Creates the run in an empty ledger, or reads what is there, and begins a term.
-    init(folder: RunFolder, ledger: Ledger, dataSet: DataSet) throws {
+    ///
+    /// - Parameter acceptsNumerics: whether the run goes on in other numerics classes than it had, from
+    ///   its last whole checkpoint on.
+    init(
+        folder: RunFolder, ledger: Ledger, dataSet: DataSet, acceptsNumerics: Bool = false
+    ) throws {
         let listed = CheckpointStore(directory: folder.checkpoints)
         let snapshots = CheckpointStore(directory: folder.recovery)
         try listed.prepare()
@@ -41,10 +46,9 @@ struct RunRecovery {
             $0.why == CoordinatorStateMachine.quarantineReason
         }
         let term = try ledger.beginTerm()
-        guard let run = try ledger.reader.run() else {
+        guard var run = try ledger.reader.run() else {
             throw CoordinatorError(.noRun, "ledger \(ledger.path) records no run")
         }
-        self.run = run
         if run.settingsDigest != folder.settings.digest {
             try ledger.updateSettings(
                 folder.settings.canonicalJSON, digest: folder.settings.digest)
@@ -67,6 +71,12 @@ struct RunRecovery {
                 }
             }
         }
+        if acceptsNumerics, run.trainingClass != nil || run.evaluationClass != nil {
+            let start = found.map(\.step).max() ?? 0
+            notes.append(try Self.acceptNumerics(of: run, from: start, ledger: ledger))
+            run = try ledger.reader.run() ?? run
+        }
+        self.run = run
         for checkpoint in found where !checkpoint.isRecovery {
             try Self.ensureRow(checkpoint, store: listed, ledger: ledger)
         }
@@ -78,12 +88,15 @@ struct RunRecovery {
                     .event(kind: "evaluation_file", severity: .warning, text: error.message))
             })
         var scored: [Int: Set<String>] = [:]
-        var rankingValues: [Int: Double] = [:]
-        let ranked = folder.settings.checkpoint
+        var (rankingValues, decisionScores): ([Int: Double], [Int: Double]) = ([:], [:])
+        let (ranked, decided) = (folder.settings.checkpoint, folder.settings.schedule)
         for row in try ledger.reader.evaluations() {
             scored[row.step, default: []].insert(row.set)
             if row.set == ranked.keepBestSet, row.metric == ranked.keepBestMetric.rawValue {
                 rankingValues[row.step] = row.value
+            }
+            if row.set == decided.decisionSet, row.metric == decided.decisionMetric.rawValue {
+                decisionScores[row.step] = row.value
             }
         }
         let deleted = try ledger.reader.checkpoints().filter { $0.state == .deleted }
@@ -94,12 +107,31 @@ struct RunRecovery {
                 ($0.step, $0.isRecovery ? 0 : 1) < ($1.step, $1.isRecovery ? 0 : 1)
             },
             scored: scored, numericsClass: run.trainingClass ?? "",
+            evaluationClass: run.evaluationClass ?? "",
             committedDigest: try ledger.reader.digest(ofStep: run.lastStep) ?? 0,
             previousHistory: try ledger.reader.history(afterStep: max(0, run.lastStep - 1)) ?? 0,
             liveTrainers: liveTrainers.map(\.worker), quarantined: quarantined.map(\.worker),
-            rankingValues: rankingValues,
+            rankingValues: rankingValues, decisionScores: decisionScores,
             deletedDigests: Dictionary(
-                uniqueKeysWithValues: deleted.map { ($0.step, $0.stateDigest) }))
+                uniqueKeysWithValues: deleted.map { ($0.step, $0.stateDigest) }),
+            supersededStep: try ledger.reader.lastSupersededStep())
+    }
+
+    /// Lets whoever trains next decide the classes, and sets steps aside that are to be done again.
+    ///
+    /// - Parameter step: the one whose state is there.
+    private static func acceptNumerics(
+        of run: RunRecord, from step: Int, ledger: Ledger
+    ) throws -> CoordinatorAction {
+        var text =
+            "the run goes on from step \(step) in the numerics class of whoever trains first; it had "
+            + (run.trainingClass ?? "none")
+        if run.lastStep > step {
+            try ledger.supersede(fromStep: step + 1)
+            text += "; rows of steps \(step + 1) to \(run.lastStep) are superseded"
+        }
+        try ledger.forgetNumericsClasses()
+        return .event(kind: "numerics_accepted", severity: .warning, text: text)
     }
 
     /// Rows of files that are gone or damaged say so.

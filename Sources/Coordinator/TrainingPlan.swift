@@ -7,28 +7,38 @@ public import Settings
 
 /// What is trained on at each step of a run: sampler and schedule behind one pure function.
 public struct TrainingPlan: Sendable {
-    private let samplers: [(updatesBefore: Int, sampler: PKSampler)]
+    private let samplers: [(updatesBefore: Int, sampler: any SlotSampler)]
+    private let split: ImageSplit
     private let schedule: LearningRateSchedule
     private let rule: UpdateRule
     private let slotCount: Int
+    private let catalogue: Catalogue
     /// Scalars of committed steps that the settings of today would give other values.
     private var kept: [Int: WireStepScalars] = [:]
 
     /// Prepares a run's plan.
     ///
-    /// - Throws: ``DatasetError`` when the data has fewer identities than a slot needs.
+    /// - Throws: ``DatasetError`` when the data has fewer identities or images than a slot needs.
     public init(settings: Settings, dataSet: DataSet) throws {
-        samplers = try BatchPhase.all(of: settings.batch).map { phase in
-            (
-                phase.updatesBefore,
-                try PKSampler(
+        let (batch, share, seed) = (settings.batch, settings.data.validationShare, settings.seed)
+        if batch.images > 0 {
+            let sampler = try ImageSampler(
+                catalogue: dataSet.catalogue, imagesPerSlot: batch.images, validationShare: share,
+                seed: seed)
+            samplers = [(updatesBefore: 0, sampler: sampler)]
+        } else {
+            samplers = try BatchPhase.all(of: batch).map { phase in
+                let sampler = try PKSampler(
                     catalogue: dataSet.catalogue, identities: phase.identities,
-                    imagesPerIdentity: phase.imagesPerIdentity, seed: settings.seed)
-            )
+                    imagesPerIdentity: phase.imagesPerIdentity, validationShare: share, seed: seed)
+                return (updatesBefore: phase.updatesBefore, sampler: sampler)
+            }
         }
+        split = try ImageSplit(dataSet.catalogue, validationShare: share, seed: seed)
         schedule = LearningRateSchedule(settings)
         rule = OptimizerConfiguration(settings.optimizer).rule
         slotCount = settings.batch.miniBatchesPerStep
+        catalogue = dataSet.catalogue
     }
 
     /// Steps that are done again get the scalars that they were committed with.
@@ -49,8 +59,10 @@ public struct TrainingPlan: Sendable {
         }
     }
 
-    /// One line on identities that repeat images, nil when none does.
-    public var notice: String? { samplers.lazy.compactMap(\.sampler.repeatedNotice).first }
+    /// A line on images that are held out, and one on identities that repeat images.
+    public var notices: [String] {
+        [split.notice, samplers.lazy.compactMap(\.sampler.repeatedNotice).first].compactMap(\.self)
+    }
 }
 
 extension TrainingPlan: StepSource {
@@ -69,16 +81,24 @@ extension TrainingPlan: StepSource {
         return message
     }
 
+    /// Those before any plateau.
+    public func scalars(step: Int) -> WireStepScalars { scalars(step: step, reductions: 0) }
+
     /// Learning rate and Adam's bias corrections, as bit patterns.
-    public func scalars(step: Int) -> WireStepScalars {
+    public func scalars(step: Int, reductions: Int) -> WireStepScalars {
         if let kept = kept[step] { return kept }
-        let rate = schedule.rate(updatesBefore: step - 1)
+        let rate = schedule.rate(updatesBefore: step - 1, reductions: reductions)
         let effective = rule.scalars(step: step, learningRate: rate)
         var message = WireStepScalars()
         message.learningRate = rate.bitPattern
         message.effectiveRate = effective.rate.bitPattern
         message.effectiveEpsilon = effective.epsilon.bitPattern
         return message
+    }
+
+    /// Paths in the catalogue.
+    public func names(of samples: WireSlotSamples) -> [String] {
+        samples.indices.map { catalogue.samples[Int($0)].path }
     }
 }
 

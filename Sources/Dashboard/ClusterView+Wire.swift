@@ -43,8 +43,12 @@ extension ClusterView.Worker {
 
 extension ClusterView.Score {
     init(_ status: WireScoreStatus) {
-        self.init(
-            step: Int(clamping: status.step), set: status.set,
-            general: status.generalAccuracy, easy: status.easyAccuracy)
+        let step = Int(clamping: status.step)
+        self =
+            Self.isOfImages(status.set)
+            ? Self(step: step, set: status.set, loss: status.meanLoss, top1: status.top1)
+            : Self(
+                step: step, set: status.set, general: status.generalAccuracy,
+                easy: status.easyAccuracy)
     }
 }

@@ -40,21 +40,57 @@ public struct ClusterView: Sendable, Equatable {
 
     /// One checkpoint on one set.
     public struct Score: Sendable, Equatable {
+        /// One metric's value.
+        public struct Value: Sendable, Equatable {
+            /// The metric's name, as in the ledger.
+            public let metric: String
+            /// Its value.
+            public let value: Double
+        }
+
         /// The checkpoint's step.
         public var step: Int
         /// `val_eval` and so on.
         public var set: String
-        /// `general_accuracy`.
-        public var general: Double
-        /// `easy_accuracy`.
-        public var easy: Double
+        /// What is shown.
+        public var values: [Value]
 
-        /// Names every value.
+        /// A set of tuples.
         public init(step: Int, set: String, general: Double, easy: Double) {
             self.step = step
             self.set = set
-            self.general = general
-            self.easy = easy
+            values = [
+                Value(metric: "general_accuracy", value: general),
+                Value(metric: "easy_accuracy", value: easy),
+            ]
+        }
+
+        /// A set of images.
+        public init(step: Int, set: String, loss: Double, top1: Double) {
+            self.step = step
+            self.set = set
+            values = [Value(metric: "mean_loss", value: loss), Value(metric: "top1", value: top1)]
+        }
+
+        /// Whether a set is of images, each of which has a loss, and not of tuples.
+        static func isOfImages(_ set: String) -> Bool { imageSets.contains(set) }
+
+        /// The sets, in the order in which they are shown; others follow by name.
+        static func ordered(_ sets: Set<String>) -> [String] {
+            let known = ["train_eval", "val_eval", "easy_val_eval"] + imageSets
+            return known.filter(sets.contains) + sets.subtracting(known).sorted()
+        }
+
+        private static let imageSets = ["train_images", "val_images"]
+
+        /// `0.812 / 0.934`.
+        var text: String { values.map { Spoken.fixed($0.value, 3) }.joined(separator: " / ") }
+
+        /// What the numbers of sets are: `general / easy accuracy`.
+        static func legend(of sets: [String]) -> String {
+            let tuples = sets.allSatisfy(isOfImages) ? [] : ["general / easy accuracy"]
+            let images = sets.contains(where: isOfImages) ? ["of images loss / top-1"] : []
+            return (tuples + images).joined(separator: ", ")
         }
     }
 

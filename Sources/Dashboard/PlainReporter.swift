@@ -18,9 +18,10 @@ public struct PlainReporter: Sendable {
         }
         lastWarnings = Set(view.warnings)
         for score in view.scores {
+            let values = score.values.map { "\($0.metric) \(Spoken.fixed($0.value, 4))" }
             let line =
-                "score: step \(score.step)  \(Self.clean(score.set))  general_accuracy "
-                + "\(Spoken.fixed(score.general, 4))  easy_accuracy \(Spoken.fixed(score.easy, 4))"
+                "score: step \(score.step)  \(Self.clean(score.set))  "
+                + values.joined(separator: "  ")
             if saidScores.insert(line).inserted { lines.append(line) }
         }
         if view.step != lastStep || view.state != lastState {

@@ -39,7 +39,7 @@ extension RunReport {
 
     private var scoreTable: String {
         guard !rows.isEmpty else { return "" }
-        var text = "<h2>General / easy accuracy</h2>\n<table><tr><th></th>"
+        var text = "<h2>Scores: \(legend)</h2>\n<table><tr><th></th>"
         for set in sets { text += "<th>\(Self.escaped(set))</th>" }
         text += "</tr>\n"
         for row in rows {
@@ -47,7 +47,7 @@ extension RunReport {
             for cell in row.cells { text += "<td>\(Self.escaped(cell))</td>" }
             text += "</tr>\n"
         }
-        return text + "</table>\n"
+        return text + "</table>\n" + (turn.map { "<p>\(Self.escaped($0))</p>\n" } ?? "")
     }
 
     private var faultList: String {

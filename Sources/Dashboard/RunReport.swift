@@ -77,18 +77,28 @@ public struct RunReport: Sendable {
 
     /// Sets that have scores, the standard ones first.
     public var sets: [String] {
-        let known = ["train_eval", "val_eval", "easy_val_eval"]
-        let names = Set((scores + pixels).map(\.set))
-        return known.filter(names.contains) + names.subtracting(known).sorted()
+        ClusterView.Score.ordered(Set((scores + pixels).map(\.set)))
     }
 
-    /// One row a checkpoint: step, then general and easy accuracy of each set.
+    /// What the numbers in ``rows`` are.
+    var legend: String { ClusterView.Score.legend(of: sets) }
+
+    /// Where the loss on images that are held out was least: from there on it flattens or rises.
+    var turn: String? {
+        let losses = scores.filter { $0.set == "val_images" }.compactMap { score in
+            score.values.first { $0.metric == "mean_loss" && $0.value.isFinite }
+                .map { (step: score.step, value: $0.value) }
+        }
+        return losses.min { ($0.value, $0.step) < ($1.value, $1.step) }.map {
+            "val_images: the least loss is \(Spoken.fixed($0.value, 4)) at step \($0.step)"
+        }
+    }
+
+    /// One row a checkpoint: step, then the numbers of each set.
     var rows: [(label: String, cells: [String])] {
         func cells(_ scores: [ClusterView.Score]) -> [String] {
             sets.map { set in
-                scores.last { $0.set == set }.map {
-                    Spoken.fixed($0.general, 3) + " / " + Spoken.fixed($0.easy, 3)
-                } ?? "-"
+                scores.last { $0.set == set }?.text ?? "-"
             }
         }
         var rows: [(label: String, cells: [String])] = []
@@ -109,7 +119,7 @@ public struct RunReport: Sendable {
                 text + String(repeating: " ", count: max(0, width - text.count))
             }
             lines.append("")
-            lines.append("general / easy accuracy")
+            lines.append(legend)
             lines.append(
                 padded("", first) + sets.map { padded($0, 15) }.joined(separator: "  "))
             for row in rows {
@@ -117,6 +127,7 @@ public struct RunReport: Sendable {
                     padded(row.label, first)
                         + row.cells.map { padded($0, 15) }.joined(separator: "  "))
             }
+            if let turn { lines.append(turn) }
         }
         lines.append("")
         for fault in faults {

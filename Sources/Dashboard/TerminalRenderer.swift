@@ -130,25 +130,21 @@ public enum TerminalRenderer {
 
     private static func scores(_ view: ClusterView) -> [StyledLine] {
         guard !view.scores.isEmpty else { return [] }
-        let known = ["train_eval", "val_eval", "easy_val_eval"]
-        let others = Set(view.scores.map(\.set)).subtracting(known).sorted()
-        let sets = known.filter { name in view.scores.contains { $0.set == name } } + others
+        let sets = ClusterView.Score.ordered(Set(view.scores.map(\.set)))
         let steps = Set(view.scores.map(\.step)).sorted().suffix(scoredStepsMax)
         var title = StyledLine("scores", .faint)
         for (index, set) in sets.enumerated() {
             title.pad(to: 10 + index * 17)
             title.add(set, .faint)
         }
-        title.add("   (general / easy accuracy)", .faint)
+        title.add("   (\(ClusterView.Score.legend(of: sets)))", .faint)
         var lines = [StyledLine(), title]
         for step in steps {
             var line = StyledLine(String(step))
             for (index, set) in sets.enumerated() {
                 line.pad(to: 10 + index * 17)
                 let score = view.scores.last { $0.step == step && $0.set == set }
-                line.add(
-                    score.map { Spoken.fixed($0.general, 3) + " / " + Spoken.fixed($0.easy, 3) }
-                        ?? "-")
+                line.add(score?.text ?? "-")
             }
             lines.append(line)
         }

@@ -169,6 +169,9 @@ public struct DataSet: Sendable {
     /// Covers the catalogue, the sets and the images' sizes and digests.
     public let digest: UInt64
 
+    /// Identities that are trained on; their numbers are those of ``PKSampler/identities``.
+    public var trainingIdentityCount: Int { catalogue.identities(split: "train").count }
+
     /// Reads a data set and checks that its files belong together.
     ///
     /// - Parameters:

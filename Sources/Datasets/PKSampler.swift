@@ -1,12 +1,25 @@
 import Basics
-import Synchronization
 
 /// The images of one slot of one step.
 public struct SlotSamples: Sendable, Equatable {
-    /// P * K indices into ``Catalogue/samples``; the K images of an identity stand together.
+    /// Indices into ``Catalogue/samples``; of a ``PKSampler`` P * K, the K images of an identity together.
     public let indices: [Int]
-    /// For each image the number of its identity in ``PKSampler/identities``.
+    /// For each image the number of its identity among those of the split, in catalogue order.
     public let labels: [Int]
+}
+
+/// What slots are made of, as a pure function of (seed, step, slot).
+public protocol SlotSampler: Sendable {
+    /// The images of a slot.
+    ///
+    /// - Parameters:
+    ///   - step: from 0; a run's first step may be 0 or 1.
+    ///   - slot: 0..<slotsPerStep.
+    ///   - slotsPerStep: G, mini-batches in a step.
+    func slot(step: Int, slot: Int, slotsPerStep: Int) -> SlotSamples
+
+    /// One line that says which identities repeat images; nil when none does.
+    var repeatedNotice: String? { get }
 }
 
 /// Draws P identities with K images each, as a pure function of (seed, step, slot).
@@ -14,12 +27,12 @@ public struct SlotSamples: Sendable, Equatable {
 /// An epoch is a random order of all identities, new for every epoch. A step takes the next
 /// P * G of them, so that the G slots of a step share none; what is left at an epoch's end, fewer
 /// than a step needs, is left out. With fewer than P * G identities an epoch is cut slot by slot
-/// instead, and slots of one step may share identities. With G = 1 both are the sampler of
-/// triplet-reid.
+/// instead, and slots of one step may share identities (``EpochOrder``). With G = 1 both are the
+/// sampler of triplet-reid.
 ///
 /// An identity's K images are the first K of a random order of its images; one with fewer than K
 /// appears in that order ceil(K / count) times, see ``repeated``.
-public struct PKSampler: Sendable {
+public struct PKSampler: SlotSampler {
     /// The identities drawn from, in catalogue order.
     public let identities: [Catalogue.Identity]
     /// P: identities in a slot.
@@ -29,15 +42,16 @@ public struct PKSampler: Sendable {
     /// Seed of every choice.
     public let seed: UInt64
 
-    private let lastOrder = OrderMemory()
+    private let order: EpochOrder
 
     /// Prepares to sample a split; covered objects are left out.
     ///
+    /// - Parameter validationShare: of each identity's images, what ``ImageSplit`` holds out.
     /// - Throws: ``DatasetError`` with code `notEnough` when the split has fewer than P identities,
     ///   and `invalidSetting` when P or K makes no sense.
     public init(
         catalogue: Catalogue, split: String = "train", identities identitiesPerSlot: Int,
-        imagesPerIdentity: Int, seed: UInt64
+        imagesPerIdentity: Int, validationShare: Double = 0, seed: UInt64
     ) throws(DatasetError) {
         guard identitiesPerSlot >= 1, identitiesPerSlot <= 1 << 20 else {
             throw DatasetError(
@@ -49,7 +63,9 @@ public struct PKSampler: Sendable {
                 .invalidSetting,
                 "batch.images_per_identity is \(imagesPerIdentity); expected at least 1")
         }
-        let found = catalogue.identities(split: split)
+        let found = try ImageSplit(
+            catalogue, split: split, validationShare: validationShare, seed: seed
+        ).trained
         guard found.count >= identitiesPerSlot else {
             throw DatasetError(
                 .notEnough,
@@ -61,6 +77,8 @@ public struct PKSampler: Sendable {
         self.identitiesPerSlot = identitiesPerSlot
         self.imagesPerIdentity = imagesPerIdentity
         self.seed = seed
+        order = EpochOrder(
+            count: found.count, perSlot: identitiesPerSlot, seed: seed, purpose: .identityOrder)
     }
 
     /// Identities with fewer than K images, whose images repeat within a slot.
@@ -80,38 +98,16 @@ public struct PKSampler: Sendable {
 
     /// Steps that show every identity at most once.
     public func stepsPerEpoch(slotsPerStep: Int) -> Int {
-        max(identities.count / (identitiesPerSlot * slotsPerStep), 1)
+        order.stepsPerEpoch(slotsPerStep: slotsPerStep)
     }
 
     /// The images of a slot.
-    ///
-    /// - Parameters:
-    ///   - step: from 0; a run's first step may be 0 or 1.
-    ///   - slot: 0..<slotsPerStep.
-    ///   - slotsPerStep: G, mini-batches in a step.
     public func slot(step: Int, slot: Int, slotsPerStep: Int) -> SlotSamples {
-        precondition(
-            step >= 0 && slotsPerStep >= 1 && (0..<slotsPerStep).contains(slot),
-            "slot \(slot) of \(slotsPerStep) at step \(step) does not exist")
-        let group = identitiesPerSlot * slotsPerStep
-        let epoch: Int
-        let first: Int
-        if identities.count >= group {
-            let steps = identities.count / group
-            epoch = step / steps
-            first = step % steps * group + slot * identitiesPerSlot
-        } else {
-            let slots = identities.count / identitiesPerSlot
-            let number = step * slotsPerStep + slot
-            epoch = number / slots
-            first = number % slots * identitiesPerSlot
-        }
-        let order = lastOrder.order(seed: seed, epoch: epoch, count: identities.count)
         var indices: [Int] = []
         var labels: [Int] = []
         indices.reserveCapacity(identitiesPerSlot * imagesPerIdentity)
-        for place in 0..<identitiesPerSlot {
-            let label = Int(order[first + place])
+        let drawn = order.slot(step: step, slot: slot, slotsPerStep: slotsPerStep)
+        for (place, label) in drawn.enumerated() {
             var random = CounterRandom(
                 seed: seed, step: UInt64(step), slot: UInt64(slot), item: UInt64(place),
                 purpose: .imageChoice)
@@ -123,23 +119,5 @@ public struct PKSampler: Sendable {
             labels += repeatElement(label, count: imagesPerIdentity)
         }
         return SlotSamples(indices: indices, labels: labels)
-    }
-
-    /// Remembers the orders of two epochs, which are functions of (seed, epoch) alone.
-    private final class OrderMemory: Sendable {
-        private let orders = Mutex<[(epoch: Int, order: [Int32])]>([])
-
-        func order(seed: UInt64, epoch: Int, count: Int) -> [Int32] {
-            orders.withLock { orders in
-                if let known = orders.first(where: { $0.epoch == epoch }) { return known.order }
-                var order = (0..<Int32(count)).map { $0 }
-                var random = CounterRandom(
-                    seed: seed, step: UInt64(epoch), purpose: .identityOrder)
-                random.shuffle(&order)
-                if orders.count == 2 { orders.removeFirst() }
-                orders.append((epoch, order))
-                return order
-            }
-        }
     }
 }

@@ -1,3 +1,5 @@
+public import Scoring
+
 /// Turns batches of decoded images into embeddings with one set of weights.
 ///
 /// Any number of threads may embed at once. A row's embedding depends on that image, its place in
@@ -6,12 +8,21 @@ public protocol BatchEmbedding: Sendable {
     /// Numbers an embedding has.
     var dimension: Int { get }
 
+    /// The vectors of the identities that are trained on, `[identities, dimension]`; nil where there
+    /// are none.
+    var classes: EmbeddingMatrix? { get }
+
     /// Embeds one batch.
     ///
     /// - Parameters:
     ///   - images: `[count, 3, height, width]`, contiguous; not changed.
     /// - Returns: row-major `[count, dimension]`.
     func embed(_ images: UnsafeMutableBufferPointer<Float>, count: Int) throws -> [Float]
+}
+
+extension BatchEmbedding {
+    /// None: images are compared with one another alone.
+    public var classes: EmbeddingMatrix? { nil }
 }
 
 /// Pixels as they are: the nearest-neighbour baseline that a network has to beat.

@@ -90,7 +90,13 @@ public final class CheckpointScorer: Sendable {
         return try set.score(with: embedding, decodeThreads: decodeThreads, stop: stop)
     }
 
-    private func check(_ checkpoint: CheckpointReader) throws(EvalWorkerError) {
+    /// Whether scoring reads more of a checkpoint than the network: the vectors of identities.
+    public var needsWholeCheckpoints: Bool {
+        sets.contains { if case .identities = $0.question { true } else { false } }
+    }
+
+    private func check(_ checkpoint: CheckpointReader) throws {
+        if needsWholeCheckpoints { try checkpoint.verify(.state) }
         guard checkpoint.metadata.datasetDigest == datasetDigest else {
             throw EvalWorkerError(
                 .dataset,

@@ -7,6 +7,7 @@ internal import Protocol
 internal import Scoring
 internal import Settings
 internal import Storage
+internal import Synchronization
 public import Tensors
 public import Transport
 
@@ -59,6 +60,8 @@ public final class ClusterEvaluator {
         case prepared(Result<CheckpointScorer, any Error>)
         case scored(WireEvaluationRows)
         case done
+        /// The coordinator's files cannot be had from here.
+        case unreachable(TransportError)
         case drain
         case copyRecord
     }
@@ -78,6 +81,7 @@ public final class ClusterEvaluator {
     private var machine: EvaluatorStateMachine
     private let flight: FlightRecorder<EvaluatorStateMachine>
     private var welcome = WireWelcome()
+    private let bulk = BulkAddress()
     private var settings: Settings?
     private var scorer: CheckpointScorer?
     private var lostAt: ContinuousClock.Instant
@@ -156,7 +160,10 @@ public final class ClusterEvaluator {
             }
         }
         for body in try link.receive() where end == nil {
-            if case .welcome(let welcome) = body { self.welcome = welcome }
+            if case .welcome(let welcome) = body {
+                self.welcome = welcome
+                bulk.value.withLock { $0 = welcome.dataAddress }
+            }
             perform(tell(.received(body)))
         }
     }
@@ -216,14 +223,23 @@ public final class ClusterEvaluator {
         switch input {
         case .prepared(.success(let scorer)):
             self.scorer = scorer
+            var message = WirePrepared()
+            message.datasetDigest = scorer.datasetDigest
+            message.numerics.description_p = scorer.numericsClass
             perform(
                 tell(
                     .prepared(
-                        pollSeconds: settings!.evaluation.pollSeconds,
+                        message, pollSeconds: settings!.evaluation.pollSeconds,
                         timeoutSeconds: settings!.evaluation.timeoutSeconds)))
         case .prepared(.failure(let error)): leave(failing: error)
         case .scored(let rows): perform(tell(.scored(rows)))
         case .done: perform(tell(.scoringEnded))
+        case .unreachable(let error):
+            leave(
+                failing: EvalWorkerError(
+                    .noCoordinator,
+                    "\(error.message); see that this machine reaches that address, or start the "
+                        + "coordinator with --bulk-bind and --bulk-advertise"))
         case .drain: perform(tell(.drain))
         case .copyRecord:
             logger.notice(
@@ -253,22 +269,26 @@ public final class ClusterEvaluator {
     }
 
     private func score(_ grant: WireEvaluationGrant) {
-        let (mailbox, context, run, stop) = (mailbox, context, link.run, stop)
-        let (scorer, welcome) = (scorer!, welcome)
-        let name = "\(worker)-\(grant.step)"
+        let (mailbox, stop, scorer) = (mailbox, stop, scorer!)
+        let source = CheckpointSource(
+            context: context, run: link.run, folder: welcome.runDirectory, address: bulk,
+            silence: options.patience, copyName: "\(worker)-\(grant.step)",
+            isWhole: scorer.needsWholeCheckpoints, stop: stop)
         Thread.detachNewThread {
-            Self.score(
-                grant, scorer, welcome, context, name: name, run: run, stop: stop
-            ) { mailbox.post(.scored($0)) }
-            mailbox.post(.done)
+            do throws(TransportError) {
+                try Self.score(grant, scorer, source, stop: stop) { mailbox.post(.scored($0)) }
+                mailbox.post(.done)
+            } catch {
+                mailbox.post(.unreachable(error))
+            }
         }
     }
 
+    /// - Throws: ``TransportError`` with code `unanswered`: that is no failure of the sets.
     private static func score(
-        _ grant: WireEvaluationGrant, _ scorer: CheckpointScorer, _ welcome: WireWelcome,
-        _ context: Context, name: String, run: UInt64, stop: StopRequest,
-        report: @escaping @Sendable (WireEvaluationRows) -> Void
-    ) {
+        _ grant: WireEvaluationGrant, _ scorer: CheckpointScorer, _ source: CheckpointSource,
+        stop: StopRequest, report: @escaping @Sendable (WireEvaluationRows) -> Void
+    ) throws(TransportError) {
         let step = grant.step
         let digest = grant.digest
         @Sendable func rows(_ set: String) -> WireEvaluationRows {
@@ -279,8 +299,7 @@ public final class ClusterEvaluator {
             return rows
         }
         do {
-            let checkpoint = try GrantedCheckpoint.open(
-                grant, welcome, context, name: name, run: run)
+            let checkpoint = try source.open(grant)
             scorer.score(
                 checkpoint, sets: grant.sets, concurrently: true, stop: stop
             ) { set, outcome in
@@ -303,6 +322,8 @@ public final class ClusterEvaluator {
                 report(rows)
             }
         } catch {
+            if stop.isStopped { return }
+            if let error = error as? TransportError, error.code == .unanswered { throw error }
             for set in grant.sets {
                 var failed = rows(set)
                 failed.failure = "\(error)"
@@ -312,18 +333,33 @@ public final class ClusterEvaluator {
     }
 }
 
-/// A granted checkpoint as a file of this machine: the run's own where it can be read and holds the
-/// granted state, else a fetched copy of the part that scoring needs.
-private enum GrantedCheckpoint {
+/// Where the coordinator of now gives files out.
+private final class BulkAddress: Sendable {
+    let value = Mutex("")
+}
+
+/// Where granted checkpoints are had from.
+private struct CheckpointSource: Sendable {
+    let context: Context
+    let run: UInt64
+    /// The run's folder, as the coordinator sees it.
+    let folder: String
+    let address: BulkAddress
+    /// How long the coordinator may give nothing.
+    let silence: Duration
+    /// A name that no other copy on this machine has.
+    let copyName: String
+    /// Whether all of a checkpoint is needed, and not the weights alone.
+    let isWhole: Bool
+    let stop: StopRequest
+
     /// Headers of networks of any size are shorter.
     private static let headerBytesGuess = 256 << 10
 
-    static func open(
-        _ grant: WireEvaluationGrant, _ welcome: WireWelcome, _ context: Context,
-        name: String, run: UInt64
-    ) throws -> CheckpointReader {
-        let shared = welcome.runDirectory + "/" + grant.file
-        if let reader = try? CheckpointReader(path: shared, verifying: .weights),
+    /// A granted checkpoint as a file of this machine: the run's own where it can be read and holds
+    /// the granted state, else a fetched copy of the part that scoring needs.
+    func open(_ grant: WireEvaluationGrant) throws -> CheckpointReader {
+        if let reader = try? CheckpointReader(path: folder + "/" + grant.file, verifying: .weights),
             reader.digests.state == grant.digest
         {
             return reader
@@ -331,8 +367,9 @@ private enum GrantedCheckpoint {
         let byteCount = Int(clamping: grant.byteCount)
         func fetch(_ count: Int) throws -> Data {
             try FileFetcher.fetch(
-                context, from: welcome.dataAddress, run: run, file: grant.file,
-                byteCount: min(count, byteCount))
+                context, from: address.value.withLock { $0 }, run: run, file: grant.file,
+                byteCount: min(count, byteCount), silence: silence,
+                isCancelled: { stop.isStopped })
         }
         var start = try fetch(Self.headerBytesGuess)
         let headerBytes = try start.withUnsafeBytes {
@@ -351,10 +388,10 @@ private enum GrantedCheckpoint {
         // The optimizer's tensors stay where they are: a hole has their place. The file is needed by
         // its name only until it is open.
         let path = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "lineup-\(name).safetensors"
+            "lineup-\(copyName).safetensors"
         ).path
         defer { try? FileManager.default.removeItem(atPath: path) }
-        try fetch(header.weightsEnd).write(to: URL(fileURLWithPath: path))
+        try fetch(isWhole ? byteCount : header.weightsEnd).write(to: URL(fileURLWithPath: path))
         guard truncate(path, off_t(byteCount)) == 0 else {
             throw CocoaError(.fileWriteUnknown, userInfo: [NSFilePathErrorKey: path])
         }

@@ -27,8 +27,8 @@ public struct EvaluationSetup: Sendable {
     ///   - dataRoot: where the data set is on this machine; nil takes `data.root`.
     ///   - device: where images are embedded.
     ///   - cacheBytesMax: the most bytes of decoded images that are kept between checkpoints.
-    /// - Throws: ``EvalWorkerError`` with code `setting`, and the errors of data sets, images and
-    ///   scoring, all naming what is wrong.
+    /// - Throws: ``EvalWorkerError`` with code `setting`, and the errors of data sets and images, all
+    ///   naming what is wrong.
     public init(
         settings: Settings, dataRoot: String? = nil, device: Device = .cpu,
         cacheBytesMax: Int = Self.cacheBytesMax
@@ -37,19 +37,37 @@ public struct EvaluationSetup: Sendable {
             throw EvalWorkerError(
                 .setting, "the run has no data.root; name the data set's folder with --data-root")
         }
-        let data = try DataSet(loading: root, sets: settings.evaluation.sets)
+        let data = try DataSet(loading: root, sets: settings.evaluation.storedSets)
         let loader = try ImageLoader(root: root, input: settings.evaluationInput)
-        let scorer = try TupleScorer(loss: settings.tupleLoss)
+        let scorer = TupleScorer(loss: TupleLoss(settings.loss))
         let cache = InputCache(bytesMax: cacheBytesMax)
-        sets = data.sets.map { set in
-            SetScorer(
-                name: set.name,
-                source: CatalogueImages(
-                    loader: loader, samples: set.catalogueIndices.map { data.catalogue.samples[$0] }
-                ),
-                tuples: set.tuples.map {
-                    TupleIndices(anchor: $0.anchor, positive: $0.positive, negatives: $0.negatives)
-                }, scorer: scorer, batchSize: settings.evaluation.batchSize, cache: cache)
+        func images(_ rows: [Int]) -> CatalogueImages {
+            CatalogueImages(loader: loader, samples: rows.map { data.catalogue.samples[$0] })
+        }
+        let split = try ImageSplit(
+            data.catalogue, validationShare: settings.data.validationShare, seed: settings.seed)
+        sets = settings.evaluation.sets.map { name in
+            let source: CatalogueImages
+            let question: SetScorer.Question
+            if let set = data.sets.first(where: { $0.name == name }) {
+                source = images(set.catalogueIndices)
+                question = .tuples(
+                    set.tuples.map {
+                        TupleIndices(
+                            anchor: $0.anchor, positive: $0.positive, negatives: $0.negatives)
+                    }, scorer)
+            } else if let identityScorer = IdentityScorer(settings.loss) {
+                let labelled = (name == "val_images" ? split.heldOut : split.compared).enumerated()
+                    .flatMap { label, identity in identity.samples.map { (row: $0, label: label) } }
+                    .sorted { $0.row < $1.row }
+                source = images(labelled.map(\.row))
+                question = .identities(labelled.map(\.label), identityScorer)
+            } else {
+                preconditionFailure("set \(name) with loss \(settings.loss.name) after checks")
+            }
+            return SetScorer(
+                name: name, source: source, question: question,
+                batchSize: settings.evaluation.batchSize, cache: cache)
         }
         datasetDigest = data.digest
         self.settings = settings
@@ -66,6 +84,9 @@ public struct EvaluationSetup: Sendable {
         let precision: Training.Precision = settings.numerics.precision == .bf16 ? .bf16 : .fp32
         let device = device
         let usesAverage = settings.evaluation.weights == .average
+        let classes = settings.loss.classifier.map { classifier in
+            "loss/" + (usesAverage ? "average/" : "") + classifier.name.rawValue
+        }
         return CheckpointScorer(
             sets: sets, numericsClass: try numericsClass(), datasetDigest: datasetDigest,
             decodeThreads: decodeThreads, prepareThread: { try Engine.setIntraOpThreads(1) },
@@ -74,7 +95,10 @@ public struct EvaluationSetup: Sendable {
                     embedder: try Embedder(
                         network, device: device, precision: precision, threads: 1,
                         usesAverage: usesAverage
-                    ) { name in checkpoint[name].map { ($0.shape, $0.bytes) } })
+                    ) { name in checkpoint[name].map { ($0.shape, $0.bytes) } },
+                    classes: try classes.flatMap { name in
+                        try checkpoint[name].map { try EmbeddingMatrix(identities: $0) }
+                    })
             })
     }
 
@@ -107,9 +131,15 @@ public struct EvaluationSetup: Sendable {
     private func numericsClass() throws -> String {
         let model = device.kind == .cpu ? try Engine.cpuCapability() : try device.model()
         let input = settings.input
+        let probe = try NumericsProbe.digest(
+            embedding: try settings.networkConfiguration, input: settings.evaluationInput,
+            device: device, precision: settings.numerics.precision == .bf16 ? .bf16 : .fp32)
+        // Words that are added later keep the others as they are: a run of before then goes on.
         return [
             "evaluation 1", "\(device.kind)", model, "libtorch \(try Engine.version())",
-            "threads 1", "batch \(settings.evaluation.batchSize)x3x\(input.height)x\(input.width)",
+            "threads 1", "model \(try device.modelWord())", "libjpeg-turbo \(JPEG.libraryVersion)",
+            "openblas \(OpenBLAS.version)", "probe \(probe.hex)",
+            "batch \(settings.evaluation.batchSize)x3x\(input.height)x\(input.width)",
             settings.numerics.precision.rawValue, "channels_last",
         ].joined(separator: "; ")
     }
@@ -134,12 +164,26 @@ struct CatalogueImages: ImageSource {
 /// A network with the weights of one checkpoint.
 private struct NetworkEmbedding: BatchEmbedding {
     let embedder: Embedder
+    let classes: EmbeddingMatrix?
 
     var dimension: Int { embedder.network.embeddingDimension }
 
     func embed(_ images: UnsafeMutableBufferPointer<Float>, count: Int) throws -> [Float] {
         guard let start = images.baseAddress else { return [] }
         return try embedder.embed(UnsafePointer(start), count: count)
+    }
+}
+
+extension EmbeddingMatrix {
+    /// A loss's vectors of identities.
+    fileprivate init(identities tensor: CheckpointTensor) throws {
+        guard let values = tensor.floats(), tensor.shape.count == 2 else {
+            throw EvalWorkerError(
+                .corrupt,
+                "tensor '\(tensor.name)' is \(tensor.type.rawValue) \(tensor.shape), expected F32 "
+                    + "[identities, dimension]; use the run's own checkpoints")
+        }
+        try self.init(values, dimension: tensor.shape[1])
     }
 }
 
@@ -164,23 +208,5 @@ extension Settings {
             }
         return InputConfiguration(
             height: input.height, width: input.width, normalisation: normalisation)
-    }
-
-    /// The loss that `mean_loss` evaluates.
-    var tupleLoss: TupleLoss {
-        get throws {
-            let margin: TupleLoss.Margin =
-                switch loss.margin {
-                case .number(let value): .number(value)
-                case .soft: .soft
-                case .none: .none
-                }
-            return try TupleLoss(
-                name: loss.name.rawValue, margin: margin, distance: loss.distance.rawValue,
-                normalization: loss.normalize.rawValue,
-                minerEpsilon: loss.miner == .multiSimilarity ? loss.minerEpsilon : nil,
-                reducer: loss.reducer.rawValue, activeThreshold: loss.activeThreshold,
-                parameters: loss.parameters)
-        }
     }
 }

@@ -1,4 +1,5 @@
 import Basics
+import ClusterCore
 import Foundation
 public import Storage
 
@@ -194,7 +195,9 @@ public struct RunFolderEvaluator: Sendable {
         if try RunFiles.linkIfAbsent(Data(mine.utf8), as: path, durable: true) != nil { return }
         let first = String(
             decoding: FileManager.default.contents(atPath: path) ?? Data(), as: UTF8.self)
-        guard first != mine, options.refusesOtherClass else { return }
+        let isSame =
+            !first.isEmpty && NumericsDescription(mine).covers(NumericsDescription(first))
+        guard !isSame, options.refusesOtherClass else { return }
         throw EvalWorkerError(
             .setting,
             "the run's sets are scored in the numerics class '\(first.dropLast())', this evaluator "

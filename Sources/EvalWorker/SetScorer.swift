@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 public import Scoring
 import Synchronization
@@ -14,7 +15,8 @@ public struct SetResult: Equatable, Sendable {
     public var finished: Double
     /// Distinct images that were embedded.
     public var images: Int
-    /// Tuples with an embedding that is not finite; they count as failures.
+    /// Tuples, or images of a set of images, with an embedding that is not finite; they count as
+    /// failures.
     public var nonFiniteTuples: Int
 
     /// Names every part.
@@ -49,7 +51,7 @@ public final class StopRequest: Sendable {
     }
 }
 
-/// Scores one evaluation set: embeds its distinct images in fixed batches, then its tuples.
+/// Scores one evaluation set: embeds its distinct images in fixed batches, then compares.
 ///
 /// Images are embedded in the order of their source, which is the catalogue's, in batches of one
 /// size, the last one filled up with zeros. An embedding's bits may depend on the batch's size and
@@ -58,12 +60,18 @@ public final class StopRequest: Sendable {
 public struct SetScorer: Sendable {
     /// Name of the set.
     public let name: String
-    /// The distinct images that the tuples name by index.
+    /// The distinct images, which tuples name by index.
     public let source: any ImageSource
-    /// The tuples.
-    public let tuples: [TupleIndices]
-    /// What turns embeddings into metrics.
-    public let scorer: TupleScorer
+    /// What is asked about the images.
+    public enum Question: Sendable {
+        /// Which candidate shows what the anchor shows.
+        case tuples([TupleIndices], TupleScorer)
+        /// Which of the identities that are trained on each shows.
+        case identities([Int], IdentityScorer)
+    }
+
+    /// What is asked about the images, and how answers become metrics.
+    public let question: Question
     /// Images a batch has.
     public let batchSize: Int
     /// Where decoded images are kept between checkpoints.
@@ -71,14 +79,13 @@ public struct SetScorer: Sendable {
 
     /// Prepares a set.
     public init(
-        name: String, source: any ImageSource, tuples: [TupleIndices], scorer: TupleScorer,
-        batchSize: Int, cache: InputCache = InputCache(bytesMax: 0)
+        name: String, source: any ImageSource, question: Question, batchSize: Int,
+        cache: InputCache = InputCache(bytesMax: 0)
     ) {
         precondition(batchSize > 0, "batches of \(batchSize) images")
         self.name = name
         self.source = source
-        self.tuples = tuples
-        self.scorer = scorer
+        self.question = question
         self.batchSize = batchSize
         self.cache = cache
     }
@@ -126,11 +133,29 @@ public struct SetScorer: Sendable {
     ) throws -> SetResult {
         let started = Date().timeIntervalSince1970
         let values = try embed(with: embedding, decodeThreads: decodeThreads, stop: stop)
-        let scores = try scorer.score(
-            tuples, of: EmbeddingMatrix(values, dimension: embedding.dimension))
+        let (metrics, nonFinite) = try metrics(
+            of: EmbeddingMatrix(values, dimension: embedding.dimension), embedding.classes)
         return SetResult(
-            set: name, metrics: try scores.metrics(), started: started,
+            set: name, metrics: metrics, started: started,
             finished: Date().timeIntervalSince1970, images: source.count,
-            nonFiniteTuples: scores.nonFiniteTuples)
+            nonFiniteTuples: nonFinite)
+    }
+
+    private func metrics(
+        of embeddings: EmbeddingMatrix, _ classes: EmbeddingMatrix?
+    ) throws -> (metrics: [MetricName: Double], nonFinite: Int) {
+        switch question {
+        case .tuples(let tuples, let scorer):
+            let scores = try scorer.score(tuples, of: embeddings)
+            return (try scores.metrics(), scores.nonFiniteTuples)
+        case .identities(let labels, let scorer):
+            guard let classes else {
+                throw EvalWorkerError(
+                    .corrupt,
+                    "the checkpoint has no 'loss/\(scorer.configuration.name.rawValue)', without which "
+                        + "set '\(name)' cannot be scored; use the run's own checkpoints")
+            }
+            return try scorer.score(embeddings, labels: labels, classes: classes)
+        }
     }
 }

@@ -136,7 +136,9 @@ public final class BlockCarrier {
         var header = header(.partial, block: block, buffers, stamp)
         header.low = UInt32(run.low)
         header.high = UInt32(run.high)
-        send(header, try buffers.outgoing(run, block: block), to: name, copied: copies)
+        send(
+            header, try buffers.outgoing(run, block: block, isChecked: copies), to: name,
+            copied: copies)
     }
 
     /// Sends a finished block.
@@ -148,6 +150,17 @@ public final class BlockCarrier {
         guard peers[name] != nil else { return }
         let header = header(.result, block: block, buffers, stamp)
         send(header, buffers.finished(block), to: name, copied: copies || keeps)
+    }
+
+    /// Sends the embeddings of a slot that was computed here.
+    public func sendEmbeddings(
+        ofSlot slot: Int, of buffers: StepBuffers, _ stamp: Stamp, to name: String
+    ) {
+        guard peers[name] != nil, let block = buffers.outgoingEmbeddings(of: slot) else { return }
+        var header = header(.embeddings, block: 0, buffers, stamp)
+        header.low = UInt32(slot)
+        header.high = UInt32(slot + 1)
+        send(header, block, to: name, copied: copies)
     }
 
     /// - Parameter copied: whether the block goes out as it is now, or as it is when it is read or has
@@ -175,7 +188,7 @@ public final class BlockCarrier {
         }
     }
 
-    /// Asks a peer for blocks.
+    /// Asks a peer for blocks, or for embeddings of slots.
     public func sendWant(
         _ kind: WireDataHeader.Kind, _ blocks: [Int], of buffers: StepBuffers, _ stamp: Stamp,
         to name: String

@@ -10,20 +10,25 @@ public struct EffectLayout: Sendable {
     public let gradientCount: Int
     /// Elements of all running means and variances together.
     public let statisticsCount: Int
+    /// Most elements of a slot's embeddings, where mining spans the step; else 0.
+    public let embeddingCount: Int
     /// Blocks of the gradient.
     public let gradientBlocks: Int
     /// All blocks.
     public let blockCount: Int
 
     /// Cuts a network's gradient and statistics.
-    public init(_ layout: FlatLayout) {
-        self.init(gradientCount: layout.elementCount, statisticsCount: layout.statisticsCount)
+    public init(_ layout: FlatLayout, embeddingCount: Int = 0) {
+        self.init(
+            gradientCount: layout.elementCount, statisticsCount: layout.statisticsCount,
+            embeddingCount: embeddingCount)
     }
 
     /// Cuts vectors of given sizes.
-    public init(gradientCount: Int, statisticsCount: Int) {
+    public init(gradientCount: Int, statisticsCount: Int, embeddingCount: Int = 0) {
         self.gradientCount = gradientCount
         self.statisticsCount = statisticsCount
+        self.embeddingCount = embeddingCount
         let size = FlatLayout.blockElements
         gradientBlocks = (gradientCount + size - 1) / size
         blockCount = gradientBlocks + (statisticsCount + size - 1) / size
@@ -51,7 +56,7 @@ public struct EffectLayout: Sendable {
     }
 }
 
-/// Where a slot's contribution lies: gradient and BN statistics.
+/// Where a slot's contribution lies: gradient, BN statistics, and embeddings where mining spans the step.
 ///
 /// In memory that processes of the same user on the same machine can read, where the system gives
 /// such memory.
@@ -60,27 +65,50 @@ public struct SlotContribution: Sendable {
     public let gradient: FloatBuffer
     /// Means and unbiased variances of each batch norm, in buffer order.
     public let statistics: FloatBuffer
+    /// Row-major `[images, dimension]`; the end is not used by smaller slots.
+    public let embeddings: FloatBuffer
     let memory: SharedMemory?
 
     /// Reserves zeros.
     public init(_ layout: EffectLayout) {
         let (gradients, statistics) = (layout.gradientCount, layout.statisticsCount)
-        memory = SharedMemory(byteCount: (gradients + statistics) * 4)
+        let embeddings = layout.embeddingCount
+        memory = SharedMemory(byteCount: (gradients + statistics + embeddings) * 4)
         guard let memory else {
             gradient = FloatBuffer(count: gradients)
             self.statistics = FloatBuffer(count: statistics)
+            self.embeddings = FloatBuffer(count: embeddings)
             return
         }
         gradient = FloatBuffer(in: memory.base, count: gradients, of: memory)
         self.statistics = FloatBuffer(
             in: memory.base + gradients * 4, count: statistics, of: memory)
+        self.embeddings = FloatBuffer(
+            in: memory.base + (gradients + statistics) * 4, count: embeddings, of: memory)
     }
 
-    /// XXH64 of both, for audits; never 0, which says that there is none.
+    /// Writes what a slot's forward pass gives.
+    ///
+    /// - Returns: XXH64 of the embeddings; never 0, which says that there is none.
+    public func store(embeddings values: [Float], statistics batchStatistics: [Float]) -> UInt64 {
+        precondition(values.count <= embeddings.count, "\(values.count) numbers of embeddings")
+        _ = embeddings.floats.update(from: values)
+        _ = statistics.floats.update(from: batchStatistics)
+        return max(1, embeddings.digest(0..<values.count))
+    }
+
+    /// XXH64 of gradient and statistics, for audits; never 0, which says that there is none.
     public var digest: UInt64 {
         var hash = XXH64()
         hash.update(gradient.bytes(0..<gradient.count))
         hash.update(statistics.bytes(0..<statistics.count))
         return max(1, hash.finish())
     }
+
+    /// Changes a bit of the gradient: for tests of what audits find.
+    public func flipBit() { gradient.base.flipBit() }
+}
+
+extension UnsafeMutablePointer<Float> {
+    func flipBit() { pointee = Float(bitPattern: pointee.bitPattern ^ 1 << 20) }
 }

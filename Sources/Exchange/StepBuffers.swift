@@ -88,6 +88,14 @@ struct OutgoingBlock {
     /// Whose bytes they are.
     let owner: AnyObject
 
+    /// The embeddings of a slot.
+    init(embeddingsOf contribution: SlotContribution, count: Int) {
+        bytes = contribution.embeddings.bytes(0..<count)
+        memory = contribution.memory
+        digest = contribution.embeddings.digest(0..<count)
+        owner = contribution.embeddings
+    }
+
     init(_ block: Int, of contribution: SlotContribution, _ layout: EffectLayout, digest: UInt64) {
         bytes = UnsafeRawBufferPointer(
             start: layout.pointer(block, in: contribution), count: layout.byteCount(block))
@@ -116,8 +124,14 @@ public final class StepBuffers {
     public let effect: SlotContribution
     private let pool: BufferPool
     private var slots: [Int: SlotContribution] = [:]
+    /// Slots that were computed again; peers may still read them.
+    private var outdated: [SlotContribution] = []
     private var received: [Int: [SlotRun: ReceivedPart]] = [:]
     private var outgoing: [SlotRun: Outgoing] = [:]
+    /// Embeddings of slots that were computed here, and how many numbers they are.
+    private var own: [Int: (contribution: SlotContribution, count: Int)] = [:]
+    /// Embeddings that peers have sent.
+    private var receivedEmbeddings: [Int: [Float]] = [:]
     /// XXH64 of each finished block, taken while it is in the cache.
     public private(set) var digests: [UInt64]
 
@@ -135,13 +149,72 @@ public final class StepBuffers {
     }
 
     fileprivate var contributions: [SlotContribution] {
-        [effect] + slots.values + outgoing.filter { $0.key.count > 1 }.map(\.value.contribution)
+        let unfinished = own.filter { slots[$0.key] == nil }.map(\.value.contribution)
+        return [effect] + slots.values + outdated + unfinished
+            + outgoing.filter { $0.key.count > 1 }.map(\.value.contribution)
     }
 
     /// Keeps what was computed here; peers may read it from now on, so that the first stays.
     public func keep(slot: Int, _ contribution: SlotContribution) {
         if slots[slot] == nil { slots[slot] = contribution }
     }
+
+    // MARK: Embeddings, where mining spans the step
+
+    /// Keeps what a slot's forward pass gave here; peers may read it from now on, so that the first
+    /// stays.
+    public func keepEmbeddings(slot: Int, _ contribution: SlotContribution, count: Int) {
+        if own[slot] == nil { own[slot] = (contribution, count) }
+    }
+
+    /// Copies what a peer sent.
+    ///
+    /// - Returns: false, with nothing kept, where it is not what was sent.
+    public func keepEmbeddings(slot: Int, _ payload: BlockPayload, digest: UInt64) -> Bool {
+        let bytes = payload.bytes
+        let copy = [Float](unsafeUninitializedCapacity: bytes.count / 4) { floats, count in
+            UnsafeMutableRawBufferPointer(floats).copyMemory(from: bytes)
+            count = bytes.count / 4
+        }
+        guard copy.withUnsafeBytes({ XXH64.digest($0) }) == digest else { return false }
+        receivedEmbeddings[slot] = copy
+        return true
+    }
+
+    /// The embeddings of all slots, in slot order; every slot's are here.
+    public var allEmbeddings: [Float] {
+        (0..<slotCount).flatMap { slot in
+            receivedEmbeddings[slot]
+                ?? own[slot].map { Array($0.contribution.embeddings.floats.prefix($0.count)) }!
+        }
+    }
+
+    /// Where the rest of a slot goes whose forward pass was done here.
+    public func contribution(ofEmbedded slot: Int) -> SlotContribution? { own[slot]?.contribution }
+
+    /// Drops embeddings of some slots that peers have sent, and every gradient, which stems from them.
+    ///
+    /// A backward pass that is still under way writes where nobody looks any more.
+    public func forgetEmbeddings(ofSlots slots: [Int]) {
+        for slot in slots { receivedEmbeddings[slot] = nil }
+        self.slots = [:]
+        forgetSums()
+        for (slot, (old, count)) in own {
+            let fresh = SlotContribution(layout)
+            _ = fresh.store(
+                embeddings: Array(old.embeddings.floats.prefix(count)),
+                statistics: Array(old.statistics.floats))
+            own[slot] = (fresh, count)
+            outdated.append(old)
+        }
+    }
+
+    /// The embeddings of a slot that was computed here.
+    func outgoingEmbeddings(of slot: Int) -> OutgoingBlock? {
+        own[slot].map { OutgoingBlock(embeddingsOf: $0.contribution, count: $0.count) }
+    }
+
+    // MARK: Blocks
 
     /// Keeps a partial sum.
     ///
@@ -185,10 +258,11 @@ public final class StepBuffers {
         }
     }
 
-    /// Forgets what was received and folded, not what was computed here.
-    public func forgetSums() {
+    /// Forgets what was received and folded, and slots that are computed again.
+    public func forgetSums(and slots: [Int] = []) {
         received = [:]
         outgoing = [:]
+        outdated += slots.compactMap { self.slots.removeValue(forKey: $0) }
     }
 
     /// A block of the effect.
@@ -199,9 +273,28 @@ public final class StepBuffers {
 
     /// A block of a run's sum: the slot itself, or a sum of several that is made when it is first asked
     /// for.
-    func outgoing(_ run: SlotRun, block: Int) throws -> OutgoingBlock {
+    ///
+    /// - Parameter isChecked: whether it is compared with its digest first, since it did not arrive; a sum
+    ///   that has changed is made once more.
+    /// - Throws: ``TrainingError`` with code `damaged` where a slot has changed since it was computed, which
+    ///   nobody would take.
+    func outgoing(_ run: SlotRun, block: Int, isChecked: Bool = false) throws -> OutgoingBlock {
         let slot = run.count == 1 ? slots[run.low] : nil
         var entry = outgoing[run] ?? Outgoing(contribution: slot ?? pool.take())
+        if isChecked, let digest = entry.digests[block] {
+            let bytes = UnsafeRawBufferPointer(
+                start: layout.pointer(block, in: entry.contribution),
+                count: layout.byteCount(block))
+            if XXH64.digest(bytes) != digest {
+                guard slot == nil else {
+                    throw TrainingError(
+                        .damaged,
+                        "slot \(run.low) of step \(step) has changed in memory since it was computed; "
+                            + "run 'lineup doctor' on this machine, then start this worker again")
+                }
+                entry.digests[block] = nil
+            }
+        }
         if entry.digests[block] == nil {
             let base = layout.pointer(block, in: entry.contribution)
             if slot == nil { try sum(run, block: block, into: base) }
@@ -233,6 +326,12 @@ public final class StepBuffers {
         }
         try Fold.sum(
             run, parts: parts, into: output, count: layout.range(block).count, scale: scale)
+    }
+
+    /// Changes a bit of a block that was folded here: for tests of what audits find.
+    public func flipBit(ofFinished block: Int) {
+        layout.pointer(block, in: effect).flipBit()
+        digests[block] = XXH64.digest(bytes(ofBlock: block))
     }
 
     /// Puts finished blocks into the effect, the root's sum times 1/G, and digests them.

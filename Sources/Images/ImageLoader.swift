@@ -46,13 +46,15 @@ public struct ImageLoader: Sendable {
     ///   - expected: what the catalogue says of the file; nil leaves it unchecked.
     ///   - augmentation: the random stream that varies the image; nil for evaluation, which resizes
     ///     the whole image straight to the input's size. The first number decides the flip, the
-    ///     next two the crop's row and column.
+    ///     next two the crop's row and column, the others what is covered.
+    ///   - step: how far training is, from 1; what is covered may grow with it.
     ///   - target: exactly ``InputConfiguration/elementCount`` floats.
     /// - Throws: ``ImageError`` naming the file: missing, unreadable, not the catalogued bytes, or
     ///   not a whole JPEG.
     public func load(
         _ path: String, expecting expected: ImageFingerprint? = nil,
-        augmentation: CounterRandom? = nil, into target: UnsafeMutableBufferPointer<Float>
+        augmentation: CounterRandom? = nil, step: Int = 1,
+        into target: UnsafeMutableBufferPointer<Float>
     ) throws(ImageError) {
         precondition(
             target.count == input.elementCount,
@@ -65,7 +67,7 @@ public struct ImageLoader: Sendable {
             }
             try decoder.decodeFile(name: file)
             decoder.pixels.withUnsafeBufferPointer {
-                fill(target, from: $0, decoder.width, decoder.height, augmentation)
+                fill(target, from: $0, decoder.width, decoder.height, augmentation, step)
             }
         }
     }
@@ -73,14 +75,14 @@ public struct ImageLoader: Sendable {
     /// Turns a decoded picture into the network's input, as ``load(_:expecting:augmentation:into:)``
     /// does with a file.
     public func prepare(
-        _ image: PixelImage, augmentation: CounterRandom? = nil,
+        _ image: PixelImage, augmentation: CounterRandom? = nil, step: Int = 1,
         into target: UnsafeMutableBufferPointer<Float>
     ) {
         precondition(
             target.count == input.elementCount,
             "a buffer of \(target.count) floats was given for \(input.elementCount)")
         image.pixels.withUnsafeBufferPointer {
-            fill(target, from: $0, image.width, image.height, augmentation)
+            fill(target, from: $0, image.width, image.height, augmentation, step)
         }
     }
 
@@ -105,16 +107,17 @@ public struct ImageLoader: Sendable {
 
     private func fill(
         _ target: UnsafeMutableBufferPointer<Float>, from source: UnsafeBufferPointer<UInt8>,
-        _ sourceWidth: Int, _ sourceHeight: Int, _ augmentation: CounterRandom?
+        _ sourceWidth: Int, _ sourceHeight: Int, _ augmentation: CounterRandom?, _ step: Int
     ) {
         var (fullHeight, fullWidth, top, left) = (input.height, input.width, 0, 0)
         var mirrored = false
-        if var random = augmentation {
-            if input.flip { mirrored = random.uniform() < 0.5 }
+        var random = augmentation
+        if random != nil {
+            if input.flip { mirrored = random!.uniform() < 0.5 }
             if input.crop {
                 (fullHeight, fullWidth) = (input.cropFromHeight, input.cropFromWidth)
-                top = random.index(below: fullHeight - input.height + 1)
-                left = random.index(below: fullWidth - input.width + 1)
+                top = random!.index(below: fullHeight - input.height + 1)
+                left = random!.index(below: fullWidth - input.width + 1)
             }
         }
         let rows = input.kernel.taps(from: sourceHeight, to: fullHeight)[top..<top + input.height]
@@ -146,6 +149,10 @@ public struct ImageLoader: Sendable {
                 }
             }
         }
+        guard random != nil, !input.occlusion.isNone else { return }
+        Occlusion.cover(
+            target, height: input.height, width: input.width,
+            share: input.occlusion.share(step: step), &random!)
     }
 }
 

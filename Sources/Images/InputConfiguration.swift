@@ -38,6 +38,8 @@ public struct InputConfiguration: Sendable, Hashable {
     public var cropFromHeight: Int
     /// Columns of that larger image.
     public var cropFromWidth: Int
+    /// What training covers of each image.
+    public var occlusion: Occlusion
     /// The numbers that bytes become.
     public var normalisation: Normalisation
     /// How images are resized.
@@ -46,8 +48,8 @@ public struct InputConfiguration: Sendable, Hashable {
     /// Names every part; without `crop` the larger size does not matter.
     public init(
         height: Int, width: Int, flip: Bool = false, crop: Bool = false, cropFromHeight: Int = 0,
-        cropFromWidth: Int = 0, normalisation: Normalisation = .signed,
-        kernel: ResizeKernel = .bilinear
+        cropFromWidth: Int = 0, occlusion: Occlusion = Occlusion(),
+        normalisation: Normalisation = .signed, kernel: ResizeKernel = .bilinear
     ) {
         self.height = height
         self.width = width
@@ -55,9 +57,13 @@ public struct InputConfiguration: Sendable, Hashable {
         self.crop = crop
         self.cropFromHeight = cropFromHeight
         self.cropFromWidth = cropFromWidth
+        self.occlusion = occlusion
         self.normalisation = normalisation
         self.kernel = kernel
     }
+
+    /// Whether training sees the same of an image each time.
+    public var isFixed: Bool { !flip && !crop && occlusion.isNone }
 
     /// Floats of one image: three planes.
     public var elementCount: Int { 3 * height * width }

@@ -7,6 +7,14 @@ internal import Synchronization
 /// OpenCV and Pillow do. What libjpeg only warns about, a file that ends early or damaged data, is
 /// an error here.
 public enum JPEG {
+    /// Release of libjpeg-turbo that this was built with, such as `2.1.5`; `unknown` where its headers
+    /// do not say.
+    public static let libraryVersion: String = {
+        let release = Int(lineup_libjpeg_turbo_release())
+        guard release > 0 else { return "unknown" }
+        return "\(release / 1_000_000).\(release / 1_000 % 1_000).\(release % 1_000)"
+    }()
+
     /// Pixels along the longer side at most; more is refused as damaged.
     public static let sideMax = 16_384
 

@@ -1,3 +1,5 @@
+import Basics
+
 /// The pairs of one anchor of one kind: their distances, and where a loss writes its gradient.
 ///
 /// Memory belongs to ``AnchorPass``, which reuses it for the next anchor.
@@ -53,27 +55,6 @@ struct Anchor {
     let negatives: PairList
 }
 
-/// The sum of a loss's terms and how many there are.
-struct Tally {
-    /// Above which a term is active.
-    let threshold: Double
-    private(set) var sum = 0.0
-    private(set) var valid = 0
-    private(set) var active = 0
-
-    init(threshold: Double) { self.threshold = threshold }
-
-    mutating func add(_ term: Double) {
-        add(sum: term, valid: 1, active: term > threshold ? 1 : 0)
-    }
-
-    mutating func add(sum: Double, valid: Int, active: Int) {
-        self.sum += sum
-        self.valid += valid
-        self.active += active
-    }
-}
-
 /// A loss that is a sum of terms, each of one anchor and its distances.
 ///
 /// Memory and time are those of the matrix of distances, whatever the number of triplets.
@@ -86,7 +67,7 @@ protocol AnchorLoss: Sendable {
 
     /// Adds the anchor's terms, and to its pairs the derivative of the sum of all terms by their
     /// distances.
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally)
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally)
 }
 
 extension AnchorLoss {

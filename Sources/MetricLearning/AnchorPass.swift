@@ -1,3 +1,4 @@
+import Basics
 import Tensors
 
 /// Goes over a mini-batch anchor by anchor, on one thread, in float64, in the order of its rows.
@@ -5,30 +6,30 @@ import Tensors
 /// Needs the table of distances, its gradient, and a few rows besides.
 struct AnchorPass {
     let labels: [Int]
-    let miner: PairMiner
+    let configuration: LossConfiguration
 
     /// A loss's value, and its gradient handed to autograd.
     func result(
-        of loss: some AnchorLoss, _ pairs: PairTable, _ reducer: Reducer, threshold: Double
+        of loss: some AnchorLoss, _ pairs: PairTable
     ) throws(TensorError) -> LossResult {
         let count = labels.count
         let gradient = try Tensor.zeros([count, count], dtype: .float64)
         let tally = run(
             loss, try pairs.distances.unsafeMutableBytes().bindMemory(to: Double.self),
-            try gradient.unsafeMutableBytes().bindMemory(to: Double.self), threshold: threshold)
+            try gradient.unsafeMutableBytes().bindMemory(to: Double.self))
         withExtendedLifetime(pairs) {}
-        let divisor = reducer.divisor(valid: tally.valid, active: tally.active)
+        let divisor = configuration.reducer.divisor(of: tally)
         let product = try pairs.handOver(gradient.mul_(1 / divisor))
         return LossResult(
             loss: try product - product.detach() + tally.sum / divisor,
-            fractionPositive: tally.valid == 0 ? 0 : Double(tally.active) / Double(tally.valid),
+            fractionPositive: tally.fractionPositive,
             activeCount: tally.active, validCount: tally.valid)
     }
 
     private func run(
         _ loss: some AnchorLoss, _ distances: UnsafeMutableBufferPointer<Double>,
-        _ gradient: UnsafeMutableBufferPointer<Double>, threshold: Double
-    ) -> Tally {
+        _ gradient: UnsafeMutableBufferPointer<Double>
+    ) -> LossTally {
         let count = labels.count
         let room = (positives: PairList.allocated(count), negatives: PairList.allocated(count))
         defer {
@@ -51,14 +52,17 @@ struct AnchorPass {
                 }
             }
             let all = (room.positives.first(positives), room.negatives.first(negatives))
-            guard miner != .all else { return Anchor(row: row, positives: all.0, negatives: all.1) }
-            let limits = miner.limits(positives: all.0, negatives: all.1)
+            guard configuration.miner != .all else {
+                return Anchor(row: row, positives: all.0, negatives: all.1)
+            }
+            let limits = configuration.miner.limits(
+                positives: all.0, negatives: all.1, epsilon: configuration.minerEpsilon)
             return Anchor(
                 row: row, positives: all.0.filtered { $0 > limits.positivesAbove },
                 negatives: all.1.filtered { $0 < limits.negativesBelow })
         }
         let summaries = !loss.hasSummaries ? [] : (0..<count).map { loss.summary(of: anchor($0)) }
-        var tally = Tally(threshold: threshold)
+        var tally = LossTally(threshold: configuration.activeThreshold)
         for row in 0..<count {
             let anchor = anchor(row)
             loss.add(anchor, summaries: summaries, to: &tally)

@@ -1,23 +1,14 @@
+public import Basics
 public import Tensors
 
-/// How far two embeddings are apart.
-public enum Distance: String, CaseIterable, Hashable, Sendable {
-    /// The square root of the sum of squared differences.
-    case euclidean
-    /// The sum of squared differences.
-    case sqeuclidean
-    /// The sum of absolute differences.
-    case cityblock
-    /// One less the cosine of the angle; a row of zeros is at 1 from every other row but those of
-    /// zeros.
-    case cosine
-
+extension Distance {
     /// Distances between all rows, with gradients.
     ///
     /// Computed from explicit differences (LibTorch's `_cdist_forward` without the matrix product),
     /// without a tensor of all differences: never negative, and exactly 0 with gradient exactly 0
     /// where two rows are equal. The Gram form of the earlier systems cancels for near rows. The
-    /// cosine distance is half the square of the distance between rows of length 1.
+    /// cosine distance is half the square of the distance between rows of length 1; a row of zeros
+    /// is at 1 from every other row but those of zeros.
     ///
     /// - Parameter rows: `[count, dimension]`, float32 or float64.
     /// - Returns: `[count, count]`, symmetric, zero on the diagonal.

@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 
 /// log(1 + exp(x)) without overflow.
@@ -29,7 +30,7 @@ extension Margin {
     /// The term for a difference of distances, and its derivative.
     func term(_ difference: Double) -> (value: Double, slope: Double) {
         switch self {
-        case .value(let margin):
+        case .number(let margin):
             let violation = difference + margin
             return violation > 0 ? (violation, 1) : (0, 0)
         case .soft: return (softplus(difference), sigmoid(difference))

@@ -16,6 +16,8 @@ public struct LearningRateSchedule: Hashable, Sendable {
         ///
         /// - SeeAlso: Loshchilov, Hutter, arXiv:1608.03983, without restarts.
         case cosine(start: Int, finalFactor: Double)
+        /// base * factor^n after n plateaus of a score, but not below `finalFactor` * base.
+        case plateau(factor: Double, finalFactor: Double)
     }
 
     /// The full rate.
@@ -45,14 +47,18 @@ public struct LearningRateSchedule: Hashable, Sendable {
 
     /// The rate of one update.
     ///
-    /// - Parameter updatesBefore: updates made so far; 0 for the first.
-    public func rate(updatesBefore: Int) -> Double {
+    /// - Parameters:
+    ///   - updatesBefore: updates made so far; 0 for the first.
+    ///   - reductions: plateaus so far.
+    public func rate(updatesBefore: Int, reductions: Int = 0) -> Double {
         if updatesBefore < warmupSteps {
             let share = Double(updatesBefore) / Double(warmupSteps)
             return base * (warmupFactor + (1 - warmupFactor) * share)
         }
         switch decay {
         case .none: return base
+        case .plateau(let factor, let finalFactor):
+            return base * max(finalFactor, AdamConfiguration.power(factor, reductions))
         case .exponential(let start):
             let share = share(updatesBefore, from: start)
             return share > 0 ? base * pow(0.001, share) : base

@@ -4,8 +4,6 @@ public import Basics
 public struct MetricLearningError: LineupError {
     /// What went wrong, to branch on.
     public enum Code: Sendable {
-        /// A loss, margin or distance of this name does not exist.
-        case unknownName
         /// A number is outside its range.
         case invalidValue
         /// Labels and embeddings do not fit each other.

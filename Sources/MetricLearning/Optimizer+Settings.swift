@@ -31,6 +31,8 @@ extension LearningRateSchedule {
             case .constant: .none
             case .exponential: .exponential(start: schedule.decayStartStep)
             case .step: .step(milestones: schedule.milestones, factor: schedule.factor)
+            case .plateau:
+                .plateau(factor: schedule.factor, finalFactor: schedule.finalFactor)
             case .cosine:
                 .cosine(start: schedule.decayStartStep, finalFactor: schedule.finalFactor)
             }

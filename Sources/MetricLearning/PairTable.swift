@@ -1,3 +1,4 @@
+import Basics
 import Tensors
 
 /// Distances between all rows of a mini-batch in float64, and what a derivative by them means for the

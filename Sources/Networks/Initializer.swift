@@ -8,7 +8,7 @@ import Basics
 public enum Initializer: Hashable, Sendable {
     /// The same value everywhere.
     case constant(Float)
-    /// Normal with standard deviation sqrt(2 / fan_out).
+    /// Normal with standard deviation sqrt(2 / fan_out); of a matrix, 2 over its rows.
     ///
     /// - SeeAlso: He, Zhang, Ren, Sun, arXiv:1502.01852, equation 14.
     case kaimingNormalFanOut

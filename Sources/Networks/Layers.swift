@@ -82,9 +82,12 @@ struct Registry {
     mutating func norm(_ name: String, channels: Int) -> Normalisation {
         let weight = add("\(name).weight", [channels], .constant(1), .normalisation)
         let bias = add("\(name).bias", [channels], .constant(0), .normalisation)
-        buffers.append(
-            BufferSpec(name: "\(name).running_mean", shape: [channels], initialValue: 0))
-        buffers.append(BufferSpec(name: "\(name).running_var", shape: [channels], initialValue: 1))
+        for (buffer, value) in [("running_mean", Float(0)), ("running_var", 1)] {
+            buffers.append(
+                BufferSpec(
+                    name: "\(name).\(buffer)", shape: [channels], initialValue: value,
+                    block: block))
+        }
         norms += 1
         return Normalisation(
             weight: weight, bias: bias, buffer: buffers.count - 2, ordinal: norms - 1,

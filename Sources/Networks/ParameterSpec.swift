@@ -33,6 +33,8 @@ public struct BufferSpec: Hashable, Sendable {
     public let shape: [Int]
     /// Value of every element at step 0.
     public let initialValue: Float
+    /// Which of ``Network/blockCount`` blocks it lies in; nil in the head.
+    public let block: Int?
 
     /// Elements.
     public var count: Int { shape.reduce(1, *) }

@@ -34,6 +34,30 @@ public enum WorkerName {
         guard digits.count == 16 else { return nil }
         return String(Substring(digits))
     }
+
+    /// Name of a further socket of a worker, over which it sends one stream.
+    public static func stream(_ number: Int, of worker: String) -> String {
+        "\(worker)\(streamMark)\(number)"
+    }
+
+    /// The worker that a name of ``stream(_:of:)`` belongs to, or the name itself.
+    public static func owner(of name: String) -> String {
+        guard let last = name.split(separator: "-", omittingEmptySubsequences: false).last,
+            !last.isEmpty, last.allSatisfy(\.isNumber)
+        else { return name }
+        let rest = name.dropLast(last.count)
+        return rest.hasSuffix(streamMark) ? String(rest.dropLast(streamMark.count)) : name
+    }
+
+    private static let streamMark = "-send-"
+
+    /// Whether a worker, or another process with its key, is one of some.
+    public static func isAmong(_ workers: [String], _ name: String) -> Bool {
+        guard !workers.isEmpty else { return false }
+        let owner = owner(of: name)
+        let key = key(of: name)
+        return workers.contains { $0 == owner || key != nil && Self.key(of: $0) == key }
+    }
 }
 
 extension WireRole {

@@ -14,8 +14,6 @@ public struct ScoringError: LineupError, Equatable {
         case foreignPart
         /// Metrics were asked for before every tuple was there.
         case incompleteParts
-        /// A loss, margin or distance that scoring does not know.
-        case unknownSetting
     }
 
     /// What to branch on.
@@ -28,6 +26,6 @@ public struct ScoringError: LineupError, Equatable {
     init(_ code: Code, _ message: String) {
         self.code = code
         self.message = message
-        isBadInput = code == .indexOutOfRange || code == .unknownSetting
+        isBadInput = code == .indexOutOfRange
     }
 }

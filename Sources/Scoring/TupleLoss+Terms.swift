@@ -1,22 +1,6 @@
 import Basics
 import Foundation
 
-/// The sum of a loss's terms, how many there are and how many are active.
-struct Terms {
-    let threshold: Double
-    private(set) var sum = 0.0
-    private(set) var count = 0
-    private(set) var active = 0
-
-    init(threshold: Double) { self.threshold = threshold }
-
-    mutating func add(_ term: Double) {
-        sum += term
-        count += 1
-        if term > threshold { active += 1 }
-    }
-}
-
 /// One row's distances to those of its label and to the others.
 private struct Neighbours {
     let near: [Double]
@@ -26,10 +10,10 @@ private struct Neighbours {
 
 extension TupleLoss {
     /// Adds every term of a batch, anchor by anchor.
-    func addTerms(of table: SquareTable, _ labels: [Int], to terms: inout Terms) {
+    func addTerms(of table: SquareTable, _ labels: [Int], to terms: inout LossTally) {
         let all = labels.indices.map { neighbours(of: $0, table, labels) }
         for anchor in all {
-            switch kind {
+            switch configuration.name {
             case .batchAll:
                 for p in anchor.near { for n in anchor.far { terms.add(term(p - n)) } }
             case .batchHard:
@@ -38,9 +22,9 @@ extension TupleLoss {
             case .batchHard000:
                 let near = anchor.near.max() ?? 0
                 terms.add(term(near - (anchor.far.min() ?? near)))
-            case .semiHard, .mendedSemiHard: addSemiHard(anchor, to: &terms)
-            case .sampled: terms.add(expectedTerm(anchor))
-            case .weighted, .hap2sExponential, .hap2sPolynomial:
+            case .semiHard, .tfBatchSemiHard: addSemiHard(anchor, to: &terms)
+            case .batchSample: terms.add(expectedTerm(anchor))
+            case .weightedTriplet, .hap2sExponential, .hap2sPolynomial:
                 terms.add(pointToSetTerm(anchor))
             case .lifted:
                 for (place, other) in anchor.nearRows.enumerated() {
@@ -54,6 +38,8 @@ extension TupleLoss {
                 terms.add(near == 0 || far == 0 ? 0 : max(log(near) + log(far), 0))
             case .multiSimilarity, .circle, .supervisedContrastive, .ntXent:
                 addSimilarityTerms(anchor, to: &terms)
+            case .softmax, .normalizedSoftmax, .arcface, .cosface, .proxyAnchor, .center:
+                preconditionFailure("\(configuration.name.rawValue) compares no images")
             }
         }
     }
@@ -63,7 +49,8 @@ extension TupleLoss {
     ) -> Neighbours {
         var nearRows = labels.indices.filter { $0 != row && labels[$0] == labels[row] }
         var far = labels.indices.filter { labels[$0] != labels[row] }.map { table[row, $0] }
-        if let minerEpsilon {
+        if configuration.miner == .multiSimilarity {
+            let minerEpsilon = configuration.minerEpsilon
             let farthest = nearRows.map { table[row, $0] }.max() ?? -.infinity
             let nearest = far.min() ?? .infinity
             nearRows = nearRows.filter { table[row, $0] + minerEpsilon > nearest }
@@ -74,12 +61,12 @@ extension TupleLoss {
 
     /// The margin of losses that need a number.
     private var number: Double {
-        if case .number(let value) = margin { return value }
+        if case .number(let value) = configuration.margin { return value }
         return 0
     }
 
     private func term(_ difference: Double) -> Double {
-        switch margin {
+        switch configuration.margin {
         case .number(let margin): max(difference + margin, 0)
         case .soft: softplus(difference)
         case .none: difference
@@ -89,8 +76,8 @@ extension TupleLoss {
     /// log(1 + e^x) without overflow.
     private func softplus(_ x: Double) -> Double { max(x, 0) + log1p(exp(-abs(x))) }
 
-    private func addSemiHard(_ anchor: Neighbours, to terms: inout Terms) {
-        if anchor.far.isEmpty, kind == .mendedSemiHard { return }
+    private func addSemiHard(_ anchor: Neighbours, to terms: inout LossTally) {
+        if anchor.far.isEmpty, configuration.name == .semiHard { return }
         for p in anchor.near {
             let beyond = anchor.far.filter { $0 > p }.min()
             terms.add(term(p - (beyond ?? anchor.far.max() ?? 0)))
@@ -113,19 +100,20 @@ extension TupleLoss {
     }
 
     private func pointToSetTerm(_ anchor: Neighbours) -> Double {
-        let isCompatible = parameters.hap2sCompatibility && kind != .weighted
+        let isCompatible =
+            configuration.hap2sCompatibility && configuration.name != .weightedTriplet
         if anchor.far.isEmpty, !isCompatible { return 0 }
         func mean(_ distances: [Double], sign: Double) -> Double {
             guard !distances.isEmpty else { return 0 }
             let logWeights = distances.map { distance in
-                switch kind {
+                switch configuration.name {
                 case .hap2sPolynomial:
-                    parameters.hap2sAlpha * (sign > 0 ? 1 : -2)
+                    configuration.hap2sAlpha * (sign > 0 ? 1 : -2)
                         * log(isCompatible ? min(1 + distance, 100) : 1 + distance)
                 case .hap2sExponential:
                     isCompatible
-                        ? min(sign * distance / parameters.hap2sSigma, 50)
-                        : sign * distance / parameters.hap2sSigma
+                        ? min(sign * distance / configuration.hap2sSigma, 50)
+                        : sign * distance / configuration.hap2sSigma
                 default: sign * distance
                 }
             }
@@ -137,35 +125,37 @@ extension TupleLoss {
         return term(mean(anchor.near, sign: 1) - mean(anchor.far, sign: -1))
     }
 
-    private func addSimilarityTerms(_ anchor: Neighbours, to terms: inout Terms) {
+    private func addSimilarityTerms(_ anchor: Neighbours, to terms: inout LossTally) {
         let near = anchor.near.map { 1 - $0 }
         let far = anchor.far.map { 1 - $0 }
         func logSum(_ logits: [Double]) -> Double {
             guard let largest = logits.max() else { return -.infinity }
             return largest + log(logits.reduce(0) { $0 + exp($1 - largest) })
         }
-        switch kind {
+        switch configuration.name {
         case .multiSimilarity:
-            let (alpha, beta) = (parameters.multiSimilarityAlpha, parameters.multiSimilarityBeta)
-            let base = parameters.multiSimilarityBase
+            let (alpha, beta) = (
+                configuration.multiSimilarityAlpha, configuration.multiSimilarityBeta
+            )
+            let base = configuration.multiSimilarityBase
             terms.add(
                 logSum([0] + near.map { -alpha * ($0 - base) }) / alpha
                     + logSum([0] + far.map { beta * ($0 - base) }) / beta)
         case .circle:
             guard !near.isEmpty, !far.isEmpty else { return terms.add(0) }
-            let gamma = parameters.circleGamma
+            let gamma = configuration.circleGamma
             let pulls = near.map { -gamma * max(1 + number - $0, 0) * ($0 - 1 + number) }
             let pushes = far.map { gamma * max($0 + number, 0) * ($0 - number) }
             terms.add(softplus(logSum(pulls) + logSum(pushes)))
         case .supervisedContrastive:
             guard !near.isEmpty else { return terms.add(0) }
-            let all = logSum((near + far).map { $0 / parameters.temperature })
+            let all = logSum((near + far).map { $0 / configuration.temperature })
             terms.add(
-                near.reduce(0) { $0 + all - $1 / parameters.temperature } / Double(near.count))
+                near.reduce(0) { $0 + all - $1 / configuration.temperature } / Double(near.count))
         default:
             for similarity in near {
-                let own = similarity / parameters.temperature
-                terms.add(logSum([own] + far.map { $0 / parameters.temperature }) - own)
+                let own = similarity / configuration.temperature
+                terms.add(logSum([own] + far.map { $0 / configuration.temperature }) - own)
             }
         }
     }

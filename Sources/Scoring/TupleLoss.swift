@@ -16,126 +16,20 @@ import Foundation
 ///
 /// - SeeAlso: `docs/metrics.md`, section `mean_loss`.
 public struct TupleLoss: Hashable, Sendable {
-    /// Which loss.
-    public enum Kind: String, CaseIterable, Codable, Hashable, Sendable {
-        /// Every valid triplet.
-        case batchAll = "batch_all"
-        /// Hardest positive and hardest negative of each anchor.
-        case batchHard = "batch_hard"
-        /// The same; an anchor without negatives takes its largest distance.
-        case batchHard000 = "batch_hard_000"
-        /// Nearest negative beyond the positive, for each positive pair.
-        case semiHard = "tf_batch_semi_hard"
-        /// The same; an anchor without negatives does not count.
-        case mendedSemiHard = "semi_hard"
-        /// One positive and one negative of each anchor, drawn.
-        case sampled = "batch_sample"
-        /// Means by soft-max weights.
-        case weighted = "weighted_triplet"
-        /// Each positive pair and the negatives of both.
-        case lifted
-        /// All positives and all negatives of each anchor.
-        case generalizedLifted = "generalized_lifted"
-        /// Means by exponential weights.
-        case hap2sExponential = "hap2s_exponential"
-        /// Means by polynomial weights.
-        case hap2sPolynomial = "hap2s_polynomial"
-        /// Pairs around one similarity.
-        case multiSimilarity = "multi_similarity"
-        /// Pairs weighted by how far they are from their optimum.
-        case circle
-        /// Each anchor's positives as classes.
-        case supervisedContrastive = "supervised_contrastive"
-        /// Each positive pair as a class among the anchor's negatives.
-        case ntXent = "nt_xent"
-    }
+    /// What decides the loss.
+    public let configuration: LossConfiguration
 
-    /// What turns a difference of distances into a term.
-    public enum Margin: Hashable, Sendable {
-        /// Hinge with this margin.
-        case number(Double)
-        /// Softplus.
-        case soft
-        /// The difference itself.
-        case none
-    }
-
-    /// What is given length 1 first.
-    public enum Normalization: String, CaseIterable, Hashable, Sendable {
-        /// Nothing.
-        case none
-        /// Each row; a row of almost no length stays short.
-        case rows
-        /// Each column.
-        case columns
-    }
-
-    /// How terms become one number.
-    public enum Reducer: String, CaseIterable, Hashable, Sendable {
-        /// The mean of all.
-        case mean
-        /// Their sum over the number of active ones.
-        case meanNonzero = "mean_nonzero"
-    }
-
-    /// Which loss.
-    public let kind: Kind
-    /// What turns a difference of distances into a term.
-    public let margin: Margin
-    /// What the loss compares.
-    public let distance: PairDistance
-    /// What is given length 1 first.
-    public let normalization: Normalization
-    /// How much easier than the hardest of the other kind a pair may be; nil takes all pairs.
-    public let minerEpsilon: Double?
-    /// How terms become one number.
-    public let reducer: Reducer
-    /// Above which a term is active.
-    public let activeThreshold: Double
-    /// What shapes single losses.
-    public let parameters: LossParameters
-
-    /// Names a loss by its parts; what is left out is as the three earliest losses have it.
-    public init(
-        _ kind: Kind, margin: Margin, distance: PairDistance = .euclidean,
-        normalization: Normalization? = nil, minerEpsilon: Double? = nil, reducer: Reducer? = nil,
-        activeThreshold: Double? = nil, parameters: LossParameters = .init()
-    ) {
-        self.kind = kind
-        self.margin = margin
-        self.distance = distance
-        self.normalization = normalization ?? (kind == .semiHard ? .rows : .none)
-        self.minerEpsilon = minerEpsilon
-        self.reducer = reducer ?? (kind == .batchAll && margin != .none ? .meanNonzero : .mean)
-        self.activeThreshold = activeThreshold ?? (kind == .batchAll ? 1e-16 : 1e-5)
-        self.parameters = parameters
-    }
-
-    /// Names a loss as the settings do.
+    /// Scores with a run's loss.
     ///
-    /// - Throws: ``ScoringError`` with code `unknownSetting`, naming those there are.
-    public init(
-        name: String, margin: Margin, distance: String, normalization: String? = nil,
-        minerEpsilon: Double? = nil, reducer: String? = nil, activeThreshold: Double? = nil,
-        parameters: LossParameters = .init()
-    ) throws(ScoringError) {
-        func named<Choice: CaseIterable & RawRepresentable>(
-            _ text: String, _ key: String
-        ) throws(ScoringError) -> Choice where Choice.RawValue == String {
-            guard let choice = Choice(rawValue: text) else {
-                let all = Choice.allCases.map(\.rawValue).joined(separator: ", ")
-                throw ScoringError(.unknownSetting, "\(key) is '\(text)'; scoring knows \(all)")
-            }
-            return choice
-        }
-        var (knownNormalization, knownReducer): (Normalization?, Reducer?)
-        if let normalization { knownNormalization = try named(normalization, "loss.normalize") }
-        if let reducer { knownReducer = try named(reducer, "loss.reducer") }
-        self.init(
-            try named(name, "loss.name"), margin: margin,
-            distance: try PairDistance(name: distance),
-            normalization: knownNormalization, minerEpsilon: minerEpsilon, reducer: knownReducer,
-            activeThreshold: activeThreshold, parameters: parameters)
+    /// What tells identities of the training data apart says nothing of others: of a sum the first
+    /// loss counts that compares images, and where there is none, `batch_hard` with a soft margin over
+    /// the run's distance.
+    public init(_ configuration: LossConfiguration) {
+        self.configuration =
+            configuration.parts.first { !$0.name.hasClasses }
+            ?? LossConfiguration(
+                name: .batchHard, distance: configuration.distance,
+                normalization: configuration.normalization)
     }
 }
 
@@ -160,7 +54,7 @@ extension TupleLoss {
     /// success.
     package func evaluate(_ rows: [UnsafeBufferPointer<Float>], labels: [Int]) -> LossValue {
         let table =
-            switch normalization {
+            switch configuration.normalization {
             case .none: distances(rows)
             case .rows: sphereDistances(rows)
             case .columns: columnDistances(rows)
@@ -168,19 +62,19 @@ extension TupleLoss {
         guard table.values.allSatisfy(\.isFinite) else {
             return LossValue(loss: .nan, fractionPositive: .nan)
         }
-        var terms = Terms(threshold: activeThreshold)
+        var terms = LossTally(threshold: configuration.activeThreshold)
         addTerms(of: table, labels, to: &terms)
-        guard terms.count > 0 else { return LossValue(loss: 0, fractionPositive: 0) }
-        let divisor = reducer == .mean ? terms.count : max(terms.active, 1)
         return LossValue(
-            loss: terms.sum / Double(divisor),
-            fractionPositive: Double(terms.active) / Double(terms.count))
+            loss: terms.sum / configuration.reducer.divisor(of: terms),
+            fractionPositive: terms.fractionPositive)
     }
 
     private func distances(_ rows: [UnsafeBufferPointer<Float>]) -> SquareTable {
         var table = SquareTable(side: rows.count)
         for i in rows.indices {
-            for j in 0..<i { table.setPair(i, j, distance.distance(rows[i], rows[j])) }
+            for j in 0..<i {
+                table.setPair(i, j, configuration.distance.distance(rows[i], rows[j]))
+            }
         }
         return table
     }
@@ -197,7 +91,9 @@ extension TupleLoss {
     private func table(_ rows: [[Double]]) -> SquareTable {
         var table = SquareTable(side: rows.count)
         for i in rows.indices {
-            for j in 0..<i { table.setPair(i, j, distance.distance(rows[i], rows[j])) }
+            for j in 0..<i {
+                table.setPair(i, j, configuration.distance.distance(rows[i], rows[j]))
+            }
         }
         return table
     }

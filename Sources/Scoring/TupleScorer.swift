@@ -1,4 +1,4 @@
-import Basics
+public import Basics
 
 /// One evaluation question, which of the candidates shows the anchor's object.
 public struct TupleIndices: Hashable, Sendable {
@@ -20,12 +20,13 @@ public struct TupleIndices: Hashable, Sendable {
 /// Scores tuples over embeddings; a pure function.
 ///
 /// A tuple without negatives (two images) says nothing and is skipped. Distances are float64 sums
-/// in a fixed order (``PairDistance``), so a model whose embeddings are all equal has exact ties and
+/// in a fixed order (``Distance``), so a model whose embeddings are all equal has exact ties and
 /// gets 0 in the strict accuracies. A distance that is not finite never counts as success, in the
 /// strict forms nor in the forms with ties, and makes `mean_loss` and `fraction_positive` NaN.
 ///
 /// ```swift
-/// let scorer = TupleScorer(loss: TupleLoss(.batchHard, margin: .number(0.5)))
+/// let loss = TupleLoss(LossConfiguration(name: .batchHard, margin: .number(0.5)))
+/// let scorer = TupleScorer(loss: loss)
 /// var scores = try scorer.score(tuples, over: 0..<700, of: embeddings)
 /// try scores.merge(scorer.score(tuples, over: 700..<1493, of: embeddings))
 /// try scores.metrics()[.generalAccuracy]
@@ -33,8 +34,8 @@ public struct TupleIndices: Hashable, Sendable {
 public struct TupleScorer: Hashable, Sendable {
     /// The loss behind `mean_loss` and `fraction_positive`.
     public let loss: TupleLoss
-    /// What the accuracies compare: the loss's own distance.
-    public var distance: PairDistance { loss.distance }
+    /// What the accuracies compare: the distance of the loss that is scored.
+    public var distance: Distance { loss.configuration.distance }
 
     /// Scores with the run's loss.
     public init(loss: TupleLoss) { self.loss = loss }
@@ -96,7 +97,8 @@ public struct TupleScorer: Hashable, Sendable {
         return .scored(
             TupleScores.Counts(
                 tuples: 1, skipped: 0, general: nearer == count ? 1 : 0,
-                generalTies: notFarther == count ? 1 : 0, nonFinite: usable.count == count ? 0 : 1),
+                generalTies: notFarther == count ? 1 : 0, ranks: 1 + count - nearer,
+                nonFinite: usable.count == count ? 0 : 1),
             TupleScores.Sums(
                 easy: Double(nearer) / Double(count), easyTies: Double(notFarther) / Double(count),
                 loss: value.loss, fractionPositive: value.fractionPositive,

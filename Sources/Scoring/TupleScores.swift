@@ -14,6 +14,8 @@ public struct TupleScores: Equatable, Codable, Sendable {
         var skipped = 0
         var general = 0
         var generalTies = 0
+        /// Ranks of the positives; the nearest candidate has 1.
+        var ranks = 0
         var nonFinite = 0
 
         static func += (left: inout Counts, right: Counts) {
@@ -21,6 +23,7 @@ public struct TupleScores: Equatable, Codable, Sendable {
             left.skipped += right.skipped
             left.general += right.general
             left.generalTies += right.generalTies
+            left.ranks += right.ranks
             left.nonFinite += right.nonFinite
         }
     }
@@ -161,6 +164,7 @@ public struct TupleScores: Equatable, Codable, Sendable {
         let count = Double(counts.tuples)
         metrics[.generalAccuracy] = Double(counts.general) / count
         metrics[.generalAccuracyTies] = Double(counts.generalTies) / count
+        metrics[.averageRankingPosition] = Double(counts.ranks) / 2 / count
         metrics[.easyAccuracy] = sums.easy / count
         metrics[.easyAccuracyTies] = sums.easyTies / count
         metrics[.meanLoss] = sums.loss / count

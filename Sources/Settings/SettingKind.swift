@@ -1,3 +1,5 @@
+import Basics
+
 /// What values a setting takes.
 public enum SettingKind: Sendable, Equatable {
     /// `true` or `false`.
@@ -18,6 +20,8 @@ public enum SettingKind: Sendable, Equatable {
     case optionalText
     /// A number from 0 on, `soft` or `none`.
     case margin
+    /// Losses, each `NAME`, `NAME:WEIGHT` or an object of its settings; may be empty.
+    case losses
 
     /// What is expected, for messages: `a whole number from 1 to 256`.
     public var expectation: String {
@@ -41,6 +45,10 @@ public enum SettingKind: Sendable, Equatable {
         case .text: return "a string"
         case .optionalText: return "a string or null"
         case .margin: return "a number from 0 on, soft or none"
+        case .losses:
+            return
+                "a list of losses, each NAME, NAME:WEIGHT with a weight above 0, or an object with "
+                + "its name and settings"
         }
     }
 
@@ -77,8 +85,47 @@ public enum SettingKind: Sendable, Equatable {
         case (.margin, .number(let number)): return number >= 0 ? .number(number + 0) : nil
         case (.margin, .integer(let number)): return normalised(.number(Double(number)))
         case (.margin, .string(let word)): return word == "soft" || word == "none" ? value : nil
+        case (.losses, .string(let text)):
+            return normalised(.array(text.split(separator: ",").map { .string(String($0)) }))
+        case (.losses, .array(let values)):
+            let losses = values.compactMap(Self.normalisedLoss)
+            return losses.count == values.count ? .array(losses) : nil
         default: return nil
         }
+    }
+
+    /// A loss as an object with its name and the settings that differ from its own defaults.
+    ///
+    /// A setting that a later version adds is at its default in all that is written now, and so
+    /// changes no digest.
+    private static func normalisedLoss(_ value: JSONValue) -> JSONValue? {
+        var given: [String: JSONValue]
+        switch value {
+        case .object(let members): given = members
+        case .string(let text):
+            let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+            given = ["name": .string(String(parts[0]))]
+            guard parts.count < 3 else { return nil }
+            if parts.count == 2 {
+                guard let weight = Double(parts[1]) else { return nil }
+                given["weight"] = .number(weight)
+            }
+        default: return nil
+        }
+        guard case .string(let word) = given["name"], let name = LossName(rawValue: word) else {
+            return nil
+        }
+        // A loss that is added adds no others.
+        if given["plus"] == .array([]) { given["plus"] = nil }
+        let defaults = SettingsCatalogue.defaults(backbone: .resnet50, loss: name)
+        var kept: [String: JSONValue] = [:]
+        for (key, value) in given {
+            guard key != "plus", let kind = SettingsCatalogue.entry("loss." + key)?.kind,
+                let normal = kind.normalised(value)
+            else { return nil }
+            if key == "name" || normal != defaults["loss." + key] { kept[key] = normal }
+        }
+        return .object(kept)
     }
 
     /// Reads the text after `=` of a `--set`.
@@ -88,6 +135,7 @@ public enum SettingKind: Sendable, Equatable {
         if case .choice = self { return .string(text) }
         var parser = JSONParser(text.utf8, name: "--set")
         if let value = try? parser.parse() { return value }
+        if case .losses = self { return .string(text) }
         if case .list = self {
             return .array(text.split(separator: ",").map { .string(String($0)) })
         }

@@ -34,12 +34,14 @@ extension Settings {
     /// change, so that runs of older versions keep their digest.
     public var digest: UInt64 {
         let defaults = SettingsCatalogue.defaults(backbone: network.backbone, loss: loss.name)
-        let fixed = flatValues.filter { key, value in
+        var fixed = flatValues.filter { key, value in
             guard let entry = SettingsCatalogue.entry(key), entry.change == .never else {
                 return false
             }
             return !entry.isNewer || value != defaults[key]
         }
+        // What the weights are counts, not the name of the file that they came from.
+        if network.weightsDigest != nil { fixed["network.weights"] = .null }
         return XXH64.digest(JSONValue.nested(fixed).canonicalText)
     }
 
@@ -115,6 +117,7 @@ extension Settings {
         guard let entry = SettingsCatalogue.entry(key) else {
             throw SettingsError(.unknownKey, unknownKeyMessage(key, place: place))
         }
+        if case .losses = entry.kind { try checkLosses(value, place: "\(place): '\(key)'") }
         guard let normal = entry.kind.normalised(value) else {
             var message =
                 "\(place): '\(key)' is \(value.canonicalText.prefix(80)); expected "
@@ -127,6 +130,24 @@ extension Settings {
             throw SettingsError(.invalidValue, message)
         }
         return normal
+    }
+
+    /// Checks names and settings of losses that are added, so that messages say which is wrong.
+    private static func checkLosses(_ value: JSONValue, place: String) throws(SettingsError) {
+        switch value {
+        case .array(let losses):
+            for loss in losses { try checkLosses(loss, place: place) }
+        case .object(let members):
+            for name in members.keys.sorted() where name != "plus" {
+                _ = try checked("loss." + name, members[name]!, place: place)
+            }
+        case .string(let text):
+            for word in text.split(separator: ",") {
+                let name = word.prefix { $0 != ":" }
+                _ = try checked("loss.name", .string(String(name)), place: place)
+            }
+        default: break
+        }
     }
 
     private static func unknownKeyMessage(_ key: String, place: String) -> String {
@@ -169,7 +190,21 @@ extension Settings {
                     + "set augmentation.crop_from_height and _width to at least that, or "
                     + "augmentation.crop=false")
         }
+        if let digest = network.weightsDigest {
+            guard network.weights != nil else {
+                throw refuse(
+                    "network.weights_digest is \(digest), but network.weights names no file; set it, "
+                        + "or leave the digest out")
+            }
+            guard UInt64(hex: digest) != nil else {
+                throw refuse(
+                    "network.weights_digest is '\(digest)'; expected 16 hexadecimal digits, or leave "
+                        + "it out: the run writes it down")
+            }
+        }
         try checkLoss()
+        try checkImages()
+        try checkMining()
         try checkOptimizer()
         try checkSchedule()
         if checkpoint.keepLast == 0, checkpoint.keepBest > 0 || checkpoint.keepEverySteps > 0 {
@@ -178,11 +213,7 @@ extension Settings {
                 "checkpoint.keep_last is 0, which keeps every checkpoint, but checkpoint.\(key) is "
                     + "set; set checkpoint.keep_last to at least 1, or leave checkpoint.\(key) out")
         }
-        if checkpoint.keepBest > 0, !evaluation.sets.contains(checkpoint.keepBestSet) {
-            throw refuse(
-                "checkpoint.keep_best_set is \(checkpoint.keepBestSet), but evaluation.sets is "
-                    + "\(evaluation.sets.joined(separator: ",")); name one of those")
-        }
+        try checkRanking()
         if network.backbone == .resnet50, input.height < 32 || input.width < 32 {
             throw refuse(
                 "input is \(input.height)x\(input.width) (height x width); resnet50 divides both "
@@ -241,7 +272,7 @@ extension SettingsCatalogue {
 
     /// The defaults for a backbone and a loss, by dotted name.
     static func defaults(
-        backbone: Settings.Backbone, loss: Settings.LossName
+        backbone: Settings.Backbone, loss: LossName
     ) -> [String: JSONValue] {
         Settings.defaults(backbone: backbone, loss: loss).flatValues
     }

@@ -1,3 +1,5 @@
+import Basics
+
 extension Settings {
     private func refusal(_ message: String) -> SettingsError { SettingsError(.conflict, message) }
 
@@ -36,6 +38,72 @@ extension Settings {
         }
     }
 
+    /// Checks what draws training images one by one, and what scores them.
+    func checkImages() throws(SettingsError) {
+        let published = Batch()
+        if batch.images > 0 {
+            let others =
+                (batch.identities == published.identities ? [] : ["batch.identities"])
+                + (batch.imagesPerIdentity == published.imagesPerIdentity
+                    ? [] : ["batch.images_per_identity"])
+                + (batch.phases == nil ? [] : ["batch.phases"])
+            guard others.isEmpty else {
+                throw refusal(
+                    "batch.images is \(batch.images), which draws images one by one, but "
+                        + "\(others.spoken("and")) \(others.count > 1 ? "are" : "is") set; leave one "
+                        + "or the other out")
+            }
+            if let loss = loss.parts.first(where: { !$0.name.hasClasses }) {
+                throw refusal(
+                    "batch.images is \(batch.images), which draws images one by one, but "
+                        + "\(loss.name.rawValue) compares images of one identity; leave it out, or "
+                        + "take a loss with vectors of identities, such as loss.name=softmax")
+            }
+        }
+        guard let set = evaluation.sets.first(where: Evaluation.imageSets.contains) else { return }
+        guard data.validationShare > 0 else {
+            throw refusal(
+                "evaluation.sets has \(set), but no training images are held out to compare; set "
+                    + "data.validation_share, such as 0.1")
+        }
+        guard let classifier = loss.classifier else {
+            throw refusal(
+                "evaluation.sets has \(set), but \(loss.name.rawValue) does not say which identity an "
+                    + "image shows; leave it out, or take loss.name=softmax, normalized_softmax, "
+                    + "arcface or cosface, or add one by loss.plus")
+        }
+        if classifier.normalization == .columns {
+            throw refusal(
+                "evaluation.sets has \(set), but loss.normalize=columns looks at the whole "
+                    + "mini-batch, which single images do not have; set another")
+        }
+    }
+
+    /// Checks that a set is scored by a metric.
+    private func checkScored(
+        _ set: String, _ metric: RankingMetric, _ setKey: String, _ metricKey: String
+    ) throws(SettingsError) {
+        guard evaluation.sets.contains(set) else {
+            throw refusal(
+                "\(setKey) is \(set), but evaluation.sets is "
+                    + "\(evaluation.sets.joined(separator: ",")); name one of those")
+        }
+        guard Evaluation.has(metric, in: set) else {
+            let known = RankingMetric.allCases.filter { Evaluation.has($0, in: set) }
+            throw refusal(
+                "\(metricKey) is \(metric.rawValue), but \(set) is scored by "
+                    + "\(known.map(\.rawValue).spoken("and")); name one of those")
+        }
+    }
+
+    /// Checks what the best checkpoints are found by.
+    func checkRanking() throws(SettingsError) {
+        guard checkpoint.keepBest > 0 else { return }
+        try checkScored(
+            checkpoint.keepBestSet, checkpoint.keepBestMetric, "checkpoint.keep_best_set",
+            "checkpoint.keep_best_metric")
+    }
+
     /// Checks the schedule's settings against each other.
     func checkSchedule() throws(SettingsError) {
         let (steps, warmup) = (schedule.steps, schedule.warmupSteps)
@@ -68,7 +136,26 @@ extension Settings {
                         + "\(schedule.decayStartStep), so that the rate would stay as it is for all "
                         + "\(steps) steps; set schedule.decay_start_step=0")
             }
-        case .constant, .exponential: break
+        case .constant, .exponential, .plateau: break
+        }
+        if schedule.goesByScores {
+            let asks = schedule.name == .plateau ? "name is plateau" : "stop_patience is set"
+            if checkpoint.everySteps == 0 {
+                throw refusal(
+                    "schedule.\(asks), but checkpoint.every_steps is 0, so that there is nothing to "
+                        + "score on the way; set checkpoint.every_steps")
+            }
+            // Stored before the score of the oldest that is waited for has come.
+            let waiting = schedule.decisionLagSteps / max(1, checkpoint.everySteps) + 1
+            if checkpoint.keepLast > 0, checkpoint.keepUnscored < waiting {
+                throw refusal(
+                    "schedule.\(asks), but checkpoint.keep_unscored is \(checkpoint.keepUnscored), so "
+                        + "that a checkpoint might be deleted whose score is waited for; set "
+                        + "checkpoint.keep_unscored to at least \(waiting)")
+            }
+            try checkScored(
+                schedule.decisionSet, schedule.decisionMetric,
+                "schedule.\(asks) and schedule.decision_set", "schedule.decision_metric")
         }
         if schedule.name != .step, !schedule.milestones.isEmpty {
             throw refusal(

@@ -1,3 +1,5 @@
+public import Basics
+
 /// Everything that decides what a run computes and how, resolved: no value is missing.
 ///
 /// In JSON the names are those of ``SettingsCatalogue``, in snake case, one object a section:
@@ -21,7 +23,7 @@ public struct Settings: Codable, Hashable, Sendable {
     /// The network.
     public var network = Network()
     /// The loss.
-    public var loss = Loss()
+    public var loss = LossConfiguration()
     /// What is mined over what.
     public var mining = Mining()
     /// The shape of a step.
@@ -46,16 +48,21 @@ public struct Settings: Codable, Hashable, Sendable {
         case generalAccuracyTies = "general_accuracy_ties"
         /// ``easyAccuracy`` with ties as success.
         case easyAccuracyTies = "easy_accuracy_ties"
+        /// Mean rank of what shows the anchor's object.
+        case averageRankingPosition = "average_ranking_position"
         /// Mean loss.
         case meanLoss = "mean_loss"
         /// Share of the loss's terms that are active.
         case fractionPositive = "fraction_positive"
+        /// Share of images whose identity is the most probable.
+        case top1 = "top1"
 
         /// Whether larger values are better.
         public var isLargerBetter: Bool {
             switch self {
-            case .generalAccuracy, .easyAccuracy, .generalAccuracyTies, .easyAccuracyTies: true
-            case .meanLoss, .fractionPositive: false
+            case .generalAccuracy, .easyAccuracy, .generalAccuracyTies, .easyAccuracyTies, .top1:
+                true
+            case .averageRankingPosition, .meanLoss, .fractionPositive: false
             }
         }
     }
@@ -85,7 +92,7 @@ public struct Settings: Codable, Hashable, Sendable {
     ///
     /// `basic` is a small network for small pictures: it gets the head it was published with
     /// (one dense layer of 64), an input of 64x64, and its learning rates: 1e-3 with `batch_all`,
-    /// 1e-4 with the losses that mine, which collapse at more. ``LossName/defaults`` are a loss's
+    /// 1e-4 with the losses that mine, which collapse at more. `LossName.defaults` are a loss's
     /// own.
     public static func defaults(
         backbone: Backbone = .resnet50, loss: LossName = .batchHard
@@ -152,6 +159,10 @@ extension Settings {
         public var embeddingDim = 128
         /// File to start from; nil starts from random weights.
         public var weights: String?
+        /// Digest of what is taken from it, in hexadecimal; a run that starts writes it down.
+        ///
+        /// The run is a function of this and not of the file's name.
+        public var weightsDigest: String?
         /// What is taken from it.
         ///
         /// backbone: a head rarely fits another task.
@@ -183,6 +194,7 @@ extension Settings {
             case freezeSteps = "freeze_steps"
             case embeddingDim = "embedding_dim"
             case weightsScope = "weights_scope"
+            case weightsDigest = "weights_digest"
             case batchNorm = "batch_norm"
             case batchNormMomentum = "batch_norm_momentum"
         }
@@ -192,12 +204,24 @@ extension Settings {
     public enum MiningScope: String, Codable, Hashable, Sendable, CaseIterable {
         /// Inside one slot's P x K images.
         case slot
+        /// Over the images of all slots of a step.
+        case step
+    }
+
+    /// How often a slot runs forward in a step that mines over all of its slots.
+    public enum MiningForward: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Once: its graph is kept until the loss of the step is known.
+        case once
+        /// Twice: the graph is made anew for the backward pass (gradient caching).
+        case twice
     }
 
     /// What is mined over what.
     public struct Mining: Codable, Hashable, Sendable {
         /// slot: a slot's result then depends on nothing but the slot.
         public var scope = MiningScope.slot
+        /// once: no slot is computed twice; a trainer holds the graphs of all its slots.
+        public var forward = MiningForward.once
     }
 
     /// The shape of a step.
@@ -215,18 +239,22 @@ extension Settings {
         /// 4: up to four trainers scale; 1 is the earlier systems' step exactly and does not scale
         /// out.
         public var miniBatchesPerStep = 4
+        /// Images of a slot that are drawn one by one; 0 draws P identities with K images each.
+        ///
+        /// 0: most losses compare images of one identity.
+        public var images = 0
         /// Other P and K from some step on, as `5000:9x8,10000:18x4`.
         ///
         /// None: all earlier systems keep theirs.
         public var phases: String?
 
         /// Images in one slot.
-        public var imagesPerSlot: Int { identities * imagesPerIdentity }
+        public var imagesPerSlot: Int { images > 0 ? images : identities * imagesPerIdentity }
         /// Images in one step.
         public var imagesPerStep: Int { imagesPerSlot * miniBatchesPerStep }
 
         enum CodingKeys: String, CodingKey {
-            case identities, phases
+            case identities, images, phases
             case imagesPerIdentity = "images_per_identity"
             case miniBatchesPerStep = "mini_batches_per_step"
         }
@@ -264,9 +292,20 @@ extension Settings {
         public var cropFromHeight = 288
         /// 144 as published; 72 with basic.
         public var cropFromWidth = 144
+        /// 0, as in most of the published scripts.
+        public var occlusionStart = 0.0
+        /// 0, as well.
+        public var occlusionEnd = 0.0
+        /// 0: a ramp has to be asked for.
+        ///
+        /// Not a share of `schedule.steps`: a run whose steps are raised keeps its past.
+        public var occlusionRampSteps = 0
 
         enum CodingKeys: String, CodingKey {
             case flip, crop
+            case occlusionStart = "occlusion_start"
+            case occlusionEnd = "occlusion_end"
+            case occlusionRampSteps = "occlusion_ramp_steps"
             case cropFromHeight = "crop_from_height"
             case cropFromWidth = "crop_from_width"
         }
@@ -352,6 +391,8 @@ extension Settings {
         case step
         /// Along half a cosine.
         case cosine
+        /// By a factor when a score no longer improves.
+        case plateau
     }
 
     /// How long to train and at which rate.
@@ -375,9 +416,32 @@ extension Settings {
         public var warmupSteps = 0
         /// 0.1 as usual.
         public var warmupFactor = 0.1
+        /// The set that is not trained on.
+        public var decisionSet = "val_eval"
+        /// What the published figures compare.
+        public var decisionMetric = RankingMetric.generalAccuracy
+        /// Steps between a checkpoint and the first step that its score decides on.
+        ///
+        /// 100: long enough for an evaluator that keeps up, short beside the interval of checkpoints.
+        public var decisionLagSteps = 100
+        /// 4 as in the earlier system that had a plateau.
+        public var plateauPatience = 4
+        /// 0: runs end after their steps; that system had 12.
+        public var stopPatience = 0
+        /// 0.0001 as in Keras.
+        public var minDelta = 0.0001
+
+        /// Whether scores decide on training.
+        public var goesByScores: Bool { name == .plateau || stopPatience > 0 }
 
         enum CodingKeys: String, CodingKey {
             case steps, name, milestones, factor
+            case decisionSet = "decision_set"
+            case decisionMetric = "decision_metric"
+            case decisionLagSteps = "decision_lag_steps"
+            case plateauPatience = "plateau_patience"
+            case stopPatience = "stop_patience"
+            case minDelta = "min_delta"
             case decayStartStep = "decay_start_step"
             case finalFactor = "final_factor"
             case warmupSteps = "warmup_steps"
@@ -445,6 +509,11 @@ extension Settings {
             case detailed
             case summaryEverySteps = "summary_every_steps"
         }
+
+        /// Whether a committed step has a TensorBoard point; the first step has one.
+        public func summarises(step: Int) -> Bool {
+            step == 1 || step.isMultiple(of: max(1, summaryEverySteps))
+        }
     }
 
     /// Which of a checkpoint's weights are scored.
@@ -471,6 +540,25 @@ extension Settings {
         /// last: an average is kept only where it is asked for.
         public var weights = EvaluatedWeights.last
 
+        /// The sets that curation makes.
+        public static let tupleSets = ["train_eval", "val_eval", "easy_val_eval"]
+        /// Training images: as many of those trained on as are held out, and those held out
+        /// (``DataSource/validationShare``).
+        public static let imageSets = ["train_images", "val_images"]
+        /// Those of ``sets`` that are stored with the data.
+        public var storedSets: [String] { sets.filter { !Self.imageSets.contains($0) } }
+
+        /// Whether scores of a set have a metric.
+        static func has(_ metric: RankingMetric, in set: String) -> Bool {
+            switch metric {
+            case .meanLoss: true
+            case .top1: imageSets.contains(set)
+            case .generalAccuracy, .easyAccuracy, .generalAccuracyTies, .easyAccuracyTies,
+                .averageRankingPosition, .fractionPositive:
+                tupleSets.contains(set)
+            }
+        }
+
         enum CodingKeys: String, CodingKey {
             case sets, weights
             case pollSeconds = "poll_seconds"
@@ -485,6 +573,10 @@ extension Settings {
         public var root: String?
         /// The catalogue, below the root.
         public var catalogue = "catalogue.csv"
+        /// Share of each identity's training images that is held out.
+        ///
+        /// 0: data sets have a split of their own; the earlier system that classified held out 0.1.
+        public var validationShare = 0.0
         /// Threads that decode ahead of need, a trainer.
         ///
         /// 2: enough for one GPU's small pictures.
@@ -492,6 +584,7 @@ extension Settings {
 
         enum CodingKeys: String, CodingKey {
             case root, catalogue
+            case validationShare = "validation_share"
             case decodeThreads = "decode_threads"
         }
     }

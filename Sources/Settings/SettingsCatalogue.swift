@@ -1,3 +1,5 @@
+public import Basics
+
 /// Every setting with its default, unit and meaning: what `lineup params` prints.
 public enum SettingsCatalogue {
     /// One setting.
@@ -19,7 +21,7 @@ public enum SettingsCatalogue {
 
         /// The default for a backbone and a loss.
         public func defaultValue(
-            backbone: Settings.Backbone = .resnet50, loss: Settings.LossName = .batchHard
+            backbone: Settings.Backbone = .resnet50, loss: LossName = .batchHard
         ) -> JSONValue {
             SettingsCatalogue.defaults(backbone: backbone, loss: loss)[key] ?? .null
         }
@@ -40,7 +42,7 @@ public enum SettingsCatalogue {
 
         /// ` (some_loss: 1)`, or that it is another for several losses.
         private func defaultsOfLosses(_ usual: JSONValue) -> String {
-            let others = Settings.LossName.allCases.filter { defaultValue(loss: $0) != usual }
+            let others = LossName.allCases.filter { defaultValue(loss: $0) != usual }
             guard let only = others.first else { return "" }
             return others.count > 1
                 ? " (by loss)" : " (\(only.rawValue): \(defaultValue(loss: only).settingText))"
@@ -85,10 +87,16 @@ public enum SettingsCatalogue {
         entry("network.backbone", names(Settings.Backbone.self), "Trunk of the network."),
         entry("network.head", names(Settings.Head.self), "What turns features into embeddings."),
         entry("network.embedding_dim", .integer(1...65_536), "Numbers in an embedding."),
-        entry("network.weights", .optionalText, "File to start from; null: random weights."),
+        entry(
+            "network.weights", .optionalText,
+            "What to start from: a .safetensors file, a run's folder or RUN@STEP; null: random weights."
+        ),
         entry(
             "network.weights_scope", names(Settings.WeightsScope.self),
             "Which of that file's tensors are taken."),
+        entry(
+            "network.weights_digest", .optionalText, isNewer: true,
+            "Digest of the tensors taken; the run writes it down, another one is refused."),
         entry(
             "network.channels", .integer(1...1024), unit: "channels",
             "Width of basic's first block; the second is twice as wide."),
@@ -108,22 +116,22 @@ public enum SettingsCatalogue {
     ]
 
     private static let loss: [Entry] = [
-        entry("loss.name", names(Settings.LossName.self), "Which loss."),
+        entry("loss.name", names(LossName.self), "Which loss."),
         entry(
             "loss.margin", .margin, unit: "distance",
             "Least wanted difference between negative and positive distance."),
-        entry("loss.distance", names(Settings.Distance.self), "How far two embeddings are apart."),
+        entry("loss.distance", names(Distance.self), "How far two embeddings are apart."),
         entry(
-            "loss.normalize", names(Settings.LossNormalization.self), isNewer: true,
+            "loss.normalize", names(Normalization.self), isNewer: true,
             "What is given length 1 before distances are taken."),
         entry(
-            "loss.miner", names(Settings.PairMiner.self), isNewer: true,
+            "loss.miner", names(PairMiner.self), isNewer: true,
             "Which of an image's pairs count."),
         entry(
             "loss.miner_epsilon", .number(0...1000), unit: "distance", isNewer: true,
             "multi_similarity mining: how much easier than the hardest a pair may be."),
         entry(
-            "loss.reducer", names(Settings.Reducer.self), isNewer: true,
+            "loss.reducer", names(Reducer.self), isNewer: true,
             "How the loss's terms become one number."),
         entry(
             "loss.active_threshold", .number(0...1000), isNewer: true,
@@ -139,7 +147,7 @@ public enum SettingsCatalogue {
             "Add 1e-6 to HAP2S's denominators and cap its weights, as earlier systems did."),
         entry(
             "loss.temperature", .number(positive), isNewer: true,
-            "Contrastive losses: divisor of similarities."),
+            "Contrastive losses and softmax: divisor of similarities."),
         entry(
             "loss.multi_similarity_alpha", .number(positive), isNewer: true,
             "How sharply dissimilar positives stand out."),
@@ -152,8 +160,35 @@ public enum SettingsCatalogue {
         entry(
             "loss.circle_gamma", .number(positive), isNewer: true, "Scale of circle's logits."),
         entry(
-            "mining.scope", names(Settings.MiningScope.self), "Over what triplets are formed."),
+            "loss.scale", .number(positive), isNewer: true, "arcface, cosface: factor of cosines."),
+        entry(
+            "loss.label_smoothing", .number(0...0.999_999), isNewer: true,
+            "Softmax over identities: share of the target that all identities have in equal parts."),
+        entry(
+            "loss.proxy_anchor_alpha", .number(positive), isNewer: true,
+            "How sharply images on the wrong side of an identity's vector stand out."),
+        entry(
+            "loss.class_rate_factor", .number(0...1_000_000), isNewer: true,
+            "What the learning rate of the identities' vectors is multiplied with."),
+        entry(
+            "loss.class_decay_factor", .number(0...1000), isNewer: true,
+            "What the decay of the identities' vectors is multiplied with; 0: none."),
+        entry(
+            "loss.weight", .number(positive), isNewer: true,
+            "What the loss is multiplied with."),
+        entry(
+            "loss.plus", .losses, isNewer: true,
+            "Losses that are added: softmax,center:0.0005, or objects with settings of their own."),
+        entry(
+            "mining.scope", names(Settings.MiningScope.self),
+            "Over whose images the loss is taken: a slot's, or those of all slots of a step."),
+        entry(
+            "mining.forward", names(Settings.MiningForward.self), isNewer: true,
+            "Of a step's slots: once keeps their graphs for the backward pass, twice makes them again."
+        ),
     ]
+
+    private static let sets = Settings.Evaluation.tupleSets + Settings.Evaluation.imageSets
 
     private static let positive = Double.leastNormalMagnitude...1_000_000
 
@@ -163,6 +198,9 @@ public enum SettingsCatalogue {
         entry(
             "batch.images_per_identity", .integer(1...65_536), unit: "images",
             "K, images of each identity in a slot."),
+        entry(
+            "batch.images", .integer(0...65_536), unit: "images", isNewer: true,
+            "Images a slot drawn one by one, in place of P x K; 0: P x K."),
         entry(
             "batch.mini_batches_per_step", .integer(1...4096), unit: "slots",
             "G, slots a step; trainers share them."),
@@ -182,6 +220,15 @@ public enum SettingsCatalogue {
         entry(
             "augmentation.crop_from_width", .integer(8...8192), unit: "px",
             "Width of that larger resize."),
+        entry(
+            "augmentation.occlusion_start", .number(0...1), unit: "share", isNewer: true,
+            "Share of each training image that noise covers at the first step."),
+        entry(
+            "augmentation.occlusion_end", .number(0...1), unit: "share", isNewer: true,
+            "The share at the end of the ramp and after it."),
+        entry(
+            "augmentation.occlusion_ramp_steps", .integer(0...1_000_000_000), unit: "steps",
+            isNewer: true, "Steps in which the share goes from start to end; 0 has none."),
     ]
 
     private static let training: [Entry] = [
@@ -239,16 +286,35 @@ public enum SettingsCatalogue {
             "step: updates after which the rate falls."),
         entry(
             "schedule.factor", .number(0...1), isNewer: true,
-            "step: what the rate is multiplied with at each milestone."),
+            "step, plateau: what the rate is multiplied with each time."),
         entry(
             "schedule.final_factor", .number(0...1), isNewer: true,
-            "cosine: share of the rate at the end."),
+            "cosine: share of the rate at the end; plateau: the least share."),
         entry(
             "schedule.warmup_steps", .integer(0...1_000_000_000), unit: "steps", isNewer: true,
             "Updates in which the rate rises to its full value; a decay starts after them."),
         entry(
             "schedule.warmup_factor", .number(0...1), isNewer: true,
             "Share of the rate at the first update of the warm-up."),
+        entry(
+            "schedule.decision_set", .choice(sets),
+            isNewer: true, "Set whose score decides on a plateau or an early end."),
+        entry(
+            "schedule.decision_metric", names(Settings.RankingMetric.self), isNewer: true,
+            "Score that decides."),
+        entry(
+            "schedule.decision_lag_steps", .integer(1...1_000_000_000), unit: "steps",
+            isNewer: true,
+            "The score of checkpoint s decides from step s + this on, which waits for it."),
+        entry(
+            "schedule.plateau_patience", .integer(1...1_000_000), unit: "checkpoints",
+            isNewer: true, "plateau: checkpoints without improvement before the rate falls."),
+        entry(
+            "schedule.stop_patience", .integer(0...1_000_000), unit: "checkpoints", isNewer: true,
+            "Checkpoints without improvement before training ends; 0: it goes on."),
+        entry(
+            "schedule.min_delta", .number(0...1_000_000), isNewer: true,
+            "What is no improvement of the score."),
     ]
 
     private static let observing: [Entry] = [
@@ -268,11 +334,12 @@ public enum SettingsCatalogue {
             "checkpoint.keep_best", .integer(0...1_000_000), unit: "files", change: .free,
             "Best checkpoints kept as well."),
         entry(
-            "checkpoint.keep_best_set", .choice(["train_eval", "val_eval", "easy_val_eval"]),
+            "checkpoint.keep_best_set", .choice(sets),
             change: .free, "Set by which they are the best."),
         entry(
             "checkpoint.keep_best_metric", names(Settings.RankingMetric.self), change: .free,
-            "Metric by which they are the best; the least mean_loss or fraction_positive is."),
+            "Metric by which they are the best; the least average_ranking_position, mean_loss or "
+                + "fraction_positive is."),
         entry(
             "checkpoint.keep_unscored", .integer(0...1_000_000), unit: "files", change: .free,
             "Most checkpoints kept only because they are not scored."),
@@ -286,7 +353,7 @@ public enum SettingsCatalogue {
             "logging.detailed", .flag, change: .free,
             "Also write the embeddings, losses and sample names of every step."),
         entry(
-            "evaluation.sets", .list(["train_eval", "val_eval", "easy_val_eval"]),
+            "evaluation.sets", .list(sets),
             "Sets that every checkpoint is scored on."),
         entry(
             "evaluation.poll_seconds", .number(0.05...86_400), unit: "s", change: .free,
@@ -307,6 +374,9 @@ public enum SettingsCatalogue {
             "data.root", .optionalText, change: .free,
             "Folder of the data set; where it is, not what it is."),
         entry("data.catalogue", .text, "The catalogue's file below data.root."),
+        entry(
+            "data.validation_share", .number(0...0.9), unit: "share", isNewer: true,
+            "Share of each identity's training images that is held out of training, to be scored."),
         entry(
             "data.decode_threads", .integer(1...256), unit: "threads", change: .free,
             "Threads of a trainer that decode ahead of need."),

@@ -133,7 +133,10 @@ public struct SettingsRecord: Sendable, Equatable {
         return given.keys.sorted().compactMap { key in
             guard let old = stored[key], let new = given[key], old != new else { return nil }
             return Change(
-                key: key, stored: old, given: new, isAllowed: isAllowed(key, old, new))
+                key: key, stored: old, given: new,
+                isAllowed: isAllowed(key, old, new)
+                    // What is decided depends on which checkpoints there are.
+                    && !(key == "checkpoint.every_steps" && settings.schedule.goesByScores))
         }
     }
 

@@ -10,8 +10,9 @@ internal import Protocol
 /// Numbers of the simulated training, which are digests.
 ///
 /// A slot's gradient is a digest of (state, step, samples) and a sum is a digest of (left, right). A
-/// wrong order, a wrong state or a slot
-/// counted twice changes the result, so that equal digests mean equal expression trees.
+/// wrong order, a wrong state or a slot counted twice changes the result, so that equal digests mean
+/// equal expression trees. Where mining spans the step that digest is of the slot's embeddings, and the
+/// gradient's is of them and of those of all slots.
 struct ReferenceRun {
     let slots: Int
     let blocks: Int
@@ -23,7 +24,7 @@ struct ReferenceRun {
     let histories: [UInt64]
 
     /// Computes the undisturbed run of one worker, without any machine.
-    init(slots: Int, blocks: Int, steps: Int) {
+    init(slots: Int, blocks: Int, steps: Int, minesStep: Bool = false) {
         self.slots = slots
         self.blocks = blocks
         var state = Self.mix(7)
@@ -32,13 +33,13 @@ struct ReferenceRun {
         var effects: [UInt64] = [0]
         var histories = [history]
         for step in 1...max(1, steps) {
+            var values = (0..<slots).map { Self.mix(state, UInt64(step), Self.sample(step, $0)) }
+            if minesStep {
+                let loss = Self.stepLoss(values)
+                values = values.map { Self.mix($0, loss) }
+            }
             let sums = (0..<blocks).map { block in
-                FoldTree.fold(
-                    (0..<slots).map { slot in
-                        Self.gradient(
-                            Self.mix(state, UInt64(step), Self.sample(step, slot)), block)
-                    }
-                ) { Self.mix($0, $1) }
+                FoldTree.fold(values.map { Self.gradient($0, block) }) { Self.mix($0, $1) }
             }
             let effect = Self.effect(sums, step: step)
             state = Self.mix(state, effect)
@@ -74,6 +75,18 @@ struct ReferenceRun {
 
     static func effect(_ blocks: [UInt64], step: Int) -> UInt64 {
         blocks.reduce(UInt64(step)) { mix($0, $1) }
+    }
+
+    /// The same from the state before the step.
+    func stepLoss(_ state: UInt64, _ step: Int) -> UInt64 {
+        Self.stepLoss(
+            (0..<slots).map { Self.mix(state, UInt64(step), Self.sample(step, $0)) })
+    }
+
+    /// The loss of a step that mines over all of its slots, and its derivative, from all embeddings in
+    /// slot order.
+    static func stepLoss(_ embeddings: [UInt64]) -> UInt64 {
+        embeddings.reduce(0) { mix($0, $1) }
     }
 
     static func loss(_ state: UInt64, _ step: Int, _ slot: Int) -> Float {

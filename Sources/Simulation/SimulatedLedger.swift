@@ -17,6 +17,7 @@ struct SimulatedLedger {
     private(set) var liveTrainers: Set<String> = []
     private(set) var quarantined: Set<String> = []
     var numericsClass = ""
+    var evaluationClass = ""
 
     /// Begins a term; older ones can write nothing any more.
     mutating func beginTerm() -> UInt64 {
@@ -71,7 +72,10 @@ struct SimulatedDisk {
     }
 
     private(set) var files: [String: File] = [:]
+    /// No checkpoint can be written.
     var isFull = false
+    /// Nor can the ledger.
+    var isFullForLedger = false
 
     static func name(_ step: Int, recovery: Bool) -> String {
         (recovery ? "recovery/" : "listed/") + "\(step)"

@@ -12,14 +12,31 @@ enum Packet {
     case partial(step: Int, history: UInt64, fold: Int, block: Int, SlotRun, UInt64)
     case result(step: Int, history: UInt64, fold: Int, block: Int, UInt64)
     case want(step: Int, history: UInt64, fold: Int, blocks: [Int], partials: Bool)
+    case embeddings(step: Int, history: UInt64, slot: Int, UInt64)
+    case wantEmbeddings(step: Int, history: UInt64, slots: [Int])
     case state(step: Int, piece: Int, UInt64)
 
-    var step: Int {
+    /// What it is, whoever sends it; nil for what is never kept for later.
+    var name: Name? {
         switch self {
-        case .partial(let step, _, _, _, _, _), .result(let step, _, _, _, _),
-            .want(let step, _, _, _, _), .state(let step, _, _):
-            step
+        case .partial(let step, _, let fold, let block, let run, _):
+            Name(step: step, fold: fold, block: block, run: run)
+        case .result(let step, _, let fold, let block, _):
+            Name(step: step, fold: fold, block: block, run: nil)
+        case .embeddings(let step, _, let slot, _):
+            Name(step: step, fold: nil, block: slot, run: nil)
+        case .want, .wantEmbeddings, .state: nil
         }
+    }
+
+    struct Name: Hashable {
+        let step: Int
+        /// Nil for embeddings, which are the same in every fold.
+        let fold: Int?
+        /// Or the slot.
+        let block: Int
+        /// Nil for a finished block and for embeddings.
+        let run: SlotRun?
     }
 }
 
@@ -40,12 +57,16 @@ struct TrainerModel {
     var machine: TrainerStateMachine
     var state: UInt64 = 0
     var slots: [Int: UInt64] = [:]
+    /// Embeddings of slots that were computed here, and those that were received.
+    var embedded: [Int: UInt64] = [:]
+    var received: [Int: UInt64] = [:]
     var partials: [Int: [SlotRun: UInt64]] = [:]
     var effect: [Int: UInt64] = [:]
     var copies: [Int: StateCopy] = [:]
     var kept: [Int: StateCopy] = [:]
     var sending: Set<Int> = []
     var parked: [(packet: Packet, from: Int)] = []
+    var parkedNames: Set<Packet.Name> = []
     /// Pieces of the state that have come from a peer, by their number.
     var pieces: [Int: UInt64] = [:]
     var awaitedEpoch: Int?
@@ -59,12 +80,21 @@ struct TrainerModel {
     var wrongness: UInt64 { numerics == "class" ? 0 : 1 }
     /// Whether a bit flips in every effect, as with broken memory.
     var isFaulty = false
+    /// Until then it cannot read its samples.
+    var unreadableUntil: Int64 = 0
+    /// Step of the last slot that it handed back.
+    var returnedStep = 0
     /// A bit that flips in the next effect.
     var flip: UInt64 = 0
     /// A bit that flips in the next slot that somebody else computes too.
     var slotFlip: UInt64 = 0
     /// A bit that flips in the next block that somebody else folds too.
     var foldFlip: UInt64 = 0
+    /// A bit that flips in the next copy of the state.
+    var copyFlip: UInt64 = 0
+    /// Whether its state came from a peer, and from a copy in which a bit had flipped.
+    var isFromPeer = false
+    var isMisled = false
     /// Blocks of the effect that are no longer what was folded.
     var flippedBlocks: Set<Int> = []
 }
@@ -94,6 +124,16 @@ final class ControlLink {
     }
 }
 
+/// A data connection from one trainer to another.
+struct Lane {
+    /// When the last message arrives that keeps its place.
+    var last: Int64 = 0
+    /// Until then nothing arrives, and nothing can be sent.
+    var brokenUntil: Int64 = 0
+
+    static func key(_ from: Int, _ to: Int) -> UInt64 { UInt64(from) << 32 | UInt64(to) }
+}
+
 /// A trainer or evaluator.
 final class WorkerProcess {
     let index: Int
@@ -101,6 +141,7 @@ final class WorkerProcess {
     var trainer: TrainerModel?
     var evaluator: EvaluatorModel?
     var isAlive = true
+    var diedAt: Int64 = 0
     var haltedUntil: Int64 = 0
     var skew: Int64 = 0
     var link: ControlLink?

@@ -21,11 +21,15 @@ extension Simulation {
             if let worker = names[name] { sendDown(body, to: worker, from: process) }
         case .commit(let record):
             push(.ledgerWrite(process.index, record), after: draw(100, 1500))
+        case .supersede(let step): fail("S2", "rows from step \(step) on are superseded")
         case .compareRedone(let record):
             push(.compared(process.index, record), after: draw(50, 500))
         case .workerJoined(let hello):
+            guard isWritable(process) else { return }
             if hello.role == .trainer { ledger.joined(hello.worker) }
+        case .workerPrepared: break
         case .workerLeft(let name, let why):
+            guard isWritable(process) else { return }
             ledger.left(name, why: why)
             guard why == CoordinatorStateMachine.quarantineReason else { return }
             quarantined.insert(name)
@@ -33,7 +37,13 @@ extension Simulation {
             if !isHealed, configuration.faults.contains(.coordinatorCrash), chance(50) {
                 killCoordinator(process)
             }
-        case .recordNumerics(let text): ledger.numericsClass = text
+        case .recordNumerics(let text, let role):
+            guard isWritable(process) else { return }
+            if role == .trainer {
+                ledger.numericsClass = text
+            } else {
+                ledger.evaluationClass = text
+            }
         case .verifyCheckpoint(let checkpoint):
             let isWhole = disk.files[checkpoint.file]?.isWhole ?? false
             perform(
@@ -44,6 +54,8 @@ extension Simulation {
                 return perform(process.machine.ledgerRefused(), by: process)
             }
             checkDeletion(checkpoint)
+            // The file stays too, and the next start lists it again.
+            guard !disk.isFullForLedger else { return }
             push(
                 .checkpointVanishes(process.index, file: checkpoint.file), after: draw(10, 2000))
         case .dropRecoverySnapshots(let step): disk.dropRecoverySnapshots(before: step)
@@ -71,11 +83,20 @@ extension Simulation {
             checkEnd()
         case .drained, .disagreed, .superseded: restartAfterEnd()
         case .failed(let why):
-            if why.contains("disk is full") {
-                restartAfterEnd()
-            } else {
-                fail("L1", "the run failed: \(why)")
+            let isUnreadable = why.contains(Self.dataIsBad) && nobodyCanRead(why, process)
+            guard isUnreadable || why.contains(Self.diskIsFull) else {
+                return fail("L1", "the run failed: \(why)")
             }
+            restartAfterEnd()
+        }
+    }
+
+    private static let diskIsFull = "the disk is full"
+
+    /// Whether every member has handed back a slot of the step in flight.
+    private func nobodyCanRead(_ why: String, _ process: CoordinatorProcess) -> Bool {
+        process.machine.members.allSatisfy { name in
+            names[name].map { why.contains("step \(workers[$0].trainer!.returnedStep),") } ?? true
         }
     }
 
@@ -108,9 +129,7 @@ extension Simulation {
                 process.machine.stepCompared(
                     record, matches: matches, now: time(of: process)), by: process)
         case .bulk(_, let from, let file, let piece): take(file, piece, from: from, process)
-        case .checkpointAppears(_, let file):
-            disk.appear(file)
-            push(.checkpointListed(process.index, file), after: draw(50, 1000))
+        case .checkpointAppears(_, let file): store(file, process)
         case .checkpointListed(_, let file): list(file, process)
         case .checkpointVanishes(_, let file): disk.vanish(file)
         default: break
@@ -120,6 +139,7 @@ extension Simulation {
     private func write(_ record: StepRecord, _ process: CoordinatorProcess) {
         if isLoneFlip(record, process) { return }
         checkCommit(record, process)
+        guard isWritable(process) else { return }
         guard ledger.commit(record, term: process.term) else {
             return perform(process.machine.ledgerRefused(), by: process)
         }
@@ -136,12 +156,30 @@ extension Simulation {
         if !isHealed, ledger.steps.count * 10 >= configuration.steps * 8 { healAll() }
     }
 
-    /// Whether a bit flipped at a member that is the only one left: nobody can know, short of
-    /// computing everything twice, and this run has nothing more to say.
+    /// Whether there is room for the ledger; where there is none the coordinator ends.
+    private func isWritable(_ process: CoordinatorProcess) -> Bool {
+        // The ledger takes nothing from a coordinator of an older term.
+        guard process.term == ledger.term else {
+            perform(process.machine.ledgerRefused(), by: process)
+            return false
+        }
+        guard disk.isFullForLedger else { return true }
+        let actions = process.machine.ledgerFailed(Self.diskIsFull)
+        if !actions.isEmpty { occurrences[.ledgerFailed, default: 0] += 1 }
+        perform(actions, by: process)
+        return false
+    }
+
+    /// Whether a bit flipped at a member that is the only one left, or the only one that has not handed
+    /// slots back: nobody can know, and this run has nothing more to say.
     private func isLoneFlip(_ record: StepRecord, _ process: CoordinatorProcess) -> Bool {
-        guard flippedSteps.contains(record.step), process.machine.members.count == 1,
+        guard flippedSteps.contains(record.step),
             record.digest != reference.effects[record.step]
         else { return false }
+        let comparing = process.machine.members.count { name in
+            names[name].map { workers[$0].trainer!.returnedStep } != record.step
+        }
+        guard comparing <= 1 else { return false }
         note("a bit that flipped at the last member cannot be noticed: the run is left")
         isOver = true
         return true
@@ -164,7 +202,7 @@ extension Simulation {
         guard !disk.isFull else {
             perform(
                 process.machine.checkpointWriteFailed(
-                    step: file.step, reason: "the disk is full", now: time(of: process)),
+                    step: file.step, reason: Self.diskIsFull, now: time(of: process)),
                 by: process)
             return
         }
@@ -181,6 +219,12 @@ extension Simulation {
                 return perform(process.machine.ledgerRefused(), by: process)
             }
             checkCheckpoint(file)
+            guard !disk.isFullForLedger else {
+                return perform(
+                    process.machine.checkpointWriteFailed(
+                        step: file.step, reason: Self.diskIsFull, now: time(of: process)),
+                    by: process)
+            }
             ledger.insertCheckpoint(step: file.step, digest: file.state)
         }
         let stored = DurableCheckpoint(
@@ -190,12 +234,38 @@ extension Simulation {
         perform(process.machine.checkpointStored(stored, now: time(of: process)), by: process)
     }
 
+    /// A file gets its name once members have said that they hold what it holds.
+    private func store(_ file: SimulatedDisk.File, _ process: CoordinatorProcess) {
+        let awaited = process.machine.awaitedCheckpoint
+        // Nobody may wait for it any more.
+        guard let awaited, awaited.step == file.step, awaited.isRecovery == file.isRecovery else {
+            return
+        }
+        switch awaited.state {
+        case .open, .split:
+            push(.checkpointAppears(process.index, file), after: 20 * Self.millisecond)
+        case .any, .agreed(file.state):
+            disk.appear(file)
+            push(.checkpointListed(process.index, file), after: draw(50, 1000))
+        case .agreed, .unknown:
+            if file.state == reference.states[file.step] {
+                fail("S8", "the checkpoint of step \(file.step) is refused for nothing")
+            }
+            copiesRefused += 1
+            perform(
+                process.machine.checkpointRefused(
+                    step: file.step, reason: "members hold another state",
+                    now: time(of: process)), by: process)
+        }
+    }
+
     // MARK: Evaluations
 
     private func recordEvaluation(
         _ rows: WireEvaluationRows, from worker: String, by process: CoordinatorProcess
     ) {
         checkEvaluation(rows)
+        guard isWritable(process) else { return }
         if process.term == ledger.term {
             let value = rows.metrics.first.map { $0.value.bitPattern } ?? 0
             if !ledger.insertEvaluation(step: Int(rows.step), set: rows.set, value: value) {

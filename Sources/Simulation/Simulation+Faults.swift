@@ -52,6 +52,11 @@ extension Simulation {
         return alive.isEmpty ? nil : alive[random.index(below: alive.count)]
     }
 
+    private func anyMember() -> WorkerProcess? {
+        let name = coordinator?.machine.members.randomElement(using: &random)
+        return name.flatMap { names[$0] }.map { workers[$0] }
+    }
+
     private func anyWorker() -> WorkerProcess? {
         let alive = workers.filter(\.isAlive)
         return alive.isEmpty ? nil : alive[random.index(below: alive.count)]
@@ -79,9 +84,11 @@ extension Simulation {
             weather.cut(from, to, until: end, now: now)
             if chance(40) { weather.cut(to, from, until: end, now: now) }
         case .reset:
+            if chance(50) { return breakLanes(for: draw(1, 150) * Self.millisecond) }
             guard let link = anyWorker()?.link, !link.isDead else { return false }
             reset(link)
         case .halfOpen:
+            if chance(50) { return breakLanes(for: draw(500, 15_000) * Self.millisecond) }
             guard let link = anyWorker()?.link, !link.isDead else { return false }
             link.isDead = true
             push(.heal(link), after: draw(500, 15_000) * Self.millisecond)
@@ -93,7 +100,9 @@ extension Simulation {
             crash(worker)
         case .coordinatorCrash:
             guard let process = coordinator else { return false }
-            killCoordinator(process)
+            let occurrence = Occurrence.crashes.randomElement(using: &random)!
+            let isArmed = chance(50) && armed.insert(occurrence).inserted
+            if !isArmed { killCoordinator(process) }
         case .pause:
             let length = draw(200, 20_000) * Self.millisecond
             if chance(20), let process = coordinator {
@@ -113,17 +122,24 @@ extension Simulation {
         case .diskFull:
             guard !disk.isFull else { return false }
             disk.isFull = true
+            disk.isFullForLedger = chance(50)
             push(.diskFreed, after: draw(500, 5000) * Self.millisecond)
         case .tornWrite: tearsNext = true
+        case .badData:
+            // The others can read theirs.
+            let isLone = !workers.contains { ($0.trainer?.unreadableUntil ?? 0) > now }
+            guard isLone, let worker = anyMember() else { return false }
+            worker.trainer?.unreadableUntil = until(100, 4000)
         case .bitFlip:
             guard let process = coordinator, process.machine.members.count >= 2,
                 let name = process.machine.members.randomElement(using: &random),
                 let index = names[name]
             else { return false }
             let flip: UInt64 = 1 << UInt64(random.index(below: 64))
-            switch configuration.auditFraction > 0 ? random.index(below: 3) : 0 {
-            case 1: workers[index].trainer?.slotFlip = flip
-            case 2: workers[index].trainer?.foldFlip = flip
+            switch random.index(below: configuration.auditFraction > 0 ? 4 : 2) {
+            case 1: workers[index].trainer?.copyFlip = flip
+            case 2: workers[index].trainer?.slotFlip = flip
+            case 3: workers[index].trainer?.foldFlip = flip
             default: workers[index].trainer?.flip = flip
             }
             // One of many may do so at every step; the others are the majority.
@@ -144,6 +160,16 @@ extension Simulation {
         return true
     }
 
+    /// Breaks the connection from one trainer to another, or those in both directions.
+    private func breakLanes(for duration: Int64) -> Bool {
+        guard let one = anyMember(), let other = chance(70) ? anyMember() : anyTrainer(),
+            one !== other
+        else { return false }
+        breakLane(from: one.index, to: other.index, for: duration)
+        if chance(50) { breakLane(from: other.index, to: one.index, for: duration) }
+        return true
+    }
+
     private func crash(_ worker: WorkerProcess) {
         let isTrainer = worker.trainer != nil
         kill(worker)
@@ -155,13 +181,16 @@ extension Simulation {
         drop(link, toldWorker: true)
     }
 
-    /// The coordinator dies while it writes, and the newest snapshot is damaged.
+    /// The coordinator dies while it writes, and the newest snapshot or listed file is damaged.
     func tear(_ process: CoordinatorProcess) {
         tearsNext = false
         killCoordinator(process)
-        let snapshots = disk.files.values.filter(\.isRecovery).map(\.step)
-        if let newest = snapshots.max() {
-            disk.damage(SimulatedDisk.name(newest, recovery: true))
+        let isRecovery = chance(50)
+        let files = disk.files.values.filter { $0.isRecovery == isRecovery }
+        if let newest = files.map(\.step).max() {
+            let name = SimulatedDisk.name(newest, recovery: isRecovery)
+            note("\(name) is damaged")
+            disk.damage(name)
         }
     }
 
@@ -179,9 +208,9 @@ extension Simulation {
 
     /// The first is halted; some of its workers go over to the second, and then both act.
     private func secondCoordinator() -> Bool {
-        guard let old = coordinator, coordinators.filter(\.isAlive).count == 1 else {
-            return false
-        }
+        guard let old = coordinator, coordinators.filter(\.isAlive).count == 1,
+            !disk.isFullForLedger
+        else { return false }
         old.haltedUntil = until(100, 6000)
         startCoordinator()
         for worker in old.links.keys.sorted() where chance(70) {
@@ -193,8 +222,34 @@ extension Simulation {
     private func attack() {
         let name = "stranger-\(random.index(below: 1000))"
         push(.stranger(hostileBody(name), name: name), after: latency())
-        guard let member = anyWorker() else { return }
-        sendUp(garbage(), from: member)
+        if let link = anyWorker()?.link, link.isOpenAtWorker {
+            push(.garbage(garbage(), link), after: latency())
+        }
+        if let one = anyMember(), let other = anyMember(), one !== other {
+            sendData(garbage(for: other), from: one.index, to: other.index)
+        }
+    }
+
+    /// Data with the name of the step in hand, of blocks and slots that no step has.
+    private func garbage(for worker: WorkerProcess) -> Packet {
+        let machine = worker.trainer!.machine
+        let (step, history, fold) = (machine.step + 1, machine.history, machine.fold)
+        switch random.index(below: 4) {
+        case 0:
+            return .partial(
+                step: step, history: history, fold: fold, block: Int(UInt32.max), SlotRun(0, 1), 1)
+        case 1:
+            return .partial(
+                step: step, history: history, fold: fold, block: 0,
+                SlotRun(0, configuration.slots + 1), 1)
+        case 2:
+            return .result(
+                step: step, history: history, fold: fold, block: Int(UInt32.max), 1)
+        default:
+            return .want(
+                step: step, history: history, fold: fold, blocks: [Int(UInt32.max)],
+                partials: chance(50))
+        }
     }
 
     private func hostileBody(_ name: String) -> WireBody {
@@ -221,7 +276,7 @@ extension Simulation {
         switch random.index(below: 8) {
         case 0:
             var message = WireSlotDone()
-            message.step = .max
+            message.step = chance(50) ? .max : UInt64(ledger.steps.count + 1)
             message.slot = .max
             return .slotDone(message)
         case 1:
@@ -240,12 +295,18 @@ extension Simulation {
         case 4: return .plan(WirePlan())
         case 5:
             var message = WireSlotReturned()
+            message.step = UInt64(ledger.steps.count + 1)
             message.slot = .max
             return .slotReturned(message)
         case 6:
+            var score = WireMetricValue()
+            score.metric = "general_accuracy"
             var message = WireEvaluationRows()
-            message.step = chance(50) ? .max : UInt64(ledger.steps.count)
-            message.set = chance(50) ? "no_set" : "val_eval"
+            let scored = ledger.checkpoints.keys.sorted().randomElement(using: &random)
+            message.step = chance(20) ? .max : UInt64(scored ?? 0)
+            message.set = chance(20) ? "no_set" : "val_eval"
+            message.metrics = [score]
+            message.checkpointDigest = 1
             return .evaluationRows(message)
         default:
             var message = WireStateAwaited()
@@ -261,18 +322,22 @@ extension Simulation {
         healedAt = now
         note("everything is healed at step \(ledger.steps.count)")
         weather = Weather()
-        disk.isFull = false
+        freeDisk()
         killsAtCommit = false
         tearsNext = false
+        armed = []
+        openLanes()
         for process in coordinators where process.isAlive {
             process.haltedUntil = min(process.haltedUntil, now + Self.second)
         }
         for worker in workers where worker.isAlive {
             worker.haltedUntil = min(worker.haltedUntil, now + Self.second)
             worker.dripUntil = 0
+            worker.trainer?.unreadableUntil = 0
             worker.trainer?.flip = 0
             worker.trainer?.slotFlip = 0
             worker.trainer?.foldFlip = 0
+            worker.trainer?.copyFlip = 0
             if worker.trainer?.isFaulty ?? false { kill(worker) }
             if let link = worker.link, link.isDead { reset(link) }
         }

@@ -18,6 +18,9 @@ extension Simulation {
             fail("S8", "step \(record.step) is committed before the checkpoint of step \(due)")
         }
         let slots = record.miniBatches.map(\.slot)
+        if configuration.minesStep, record.loss != record.miniBatches.first?.loss {
+            fail("S12", "step \(record.step) has loss \(record.loss), not that of its slots")
+        }
         if slots != Array(0..<configuration.slots) || record.samples != configuration.slots {
             fail("S3", "step \(record.step) has results of slots \(slots)")
         }
@@ -25,12 +28,17 @@ extension Simulation {
             if quarantined.contains(batch.worker) {
                 fail("S11", "step \(record.step) uses a slot of \(batch.worker), quarantined")
             }
-            let expected = ReferenceRun.loss(
+            let expected = loss(
                 reference.states[record.step - 1], record.step, batch.slot)
             if batch.loss != expected {
                 fail("S12", "step \(record.step), slot \(batch.slot): loss \(batch.loss)")
             }
         }
+    }
+
+    /// What a slot tells as its loss: where mining spans the step, that of the step.
+    func loss(_ state: UInt64, _ step: Int, _ slot: Int) -> Float {
+        ReferenceRun.loss(state, step, configuration.minesStep ? 0 : slot)
     }
 
     /// S4 and S6: members hold what a plan stands on, and no two leases of a slot are the same.
@@ -48,6 +56,9 @@ extension Simulation {
             guard let index = names[member.worker], let trainer = workers[index].trainer,
                 workers[index].link?.coordinator == process.index
             else { continue }
+            if trainer.isMisled {
+                fail("S4", "\(member.worker) is a member with the state of a flipped copy")
+            }
             if trainer.machine.step + 2 < Int(plan.step) {
                 fail(
                     "S4",
@@ -116,7 +127,7 @@ extension Simulation {
         if step > ledger.steps.count {
             fail("S4", "\(worker.name) applied step \(step), which is not committed")
         }
-        checkState(worker, step: step)
+        if !worker.trainer!.isMisled { checkState(worker, step: step) }
     }
 
     func checkState(_ worker: WorkerProcess, step: Int) {
@@ -127,7 +138,14 @@ extension Simulation {
 
     /// S6: every slot of the step in flight has a result or somebody who computes it.
     func checkLeases(_ process: CoordinatorProcess) {
-        guard process.isAlive, configuration.slots <= 16 || events % 64 == 0 else { return }
+        guard process.isAlive else { return }
+        // Those of members that are no more are seen when the members have changed.
+        let seen = (
+            process.index, process.machine.flightCount, process.machine.memberCount,
+            process.machine.currentGeneration
+        )
+        guard process.machine.orphanCount > 0 || seen != membershipSeen else { return }
+        membershipSeen = seen
         let orphans = process.machine.orphanedSlots
         if !orphans.isEmpty { fail("S6", "nobody computes slots \(orphans)") }
     }
@@ -197,11 +215,56 @@ extension Simulation {
         if trainer.machine.waitingCount > 2 * (TrainerStateMachine.backlogMax + 1) {
             fail("S9", "\(worker.name) keeps \(trainer.machine.waitingCount) messages")
         }
+        if trainer.parked.count > parkedMax {
+            fail("S9", "\(worker.name) keeps \(trainer.parked.count) packets for later")
+        }
         if trainer.copies.count > 4 || trainer.kept.count > 1 {
             fail(
                 "S9",
                 "\(worker.name) keeps \(trainer.copies.count) copies of its state and "
                     + "\(trainer.kept.count) for joiners")
+        }
+    }
+
+    /// Longer than a worker of which nothing is heard is kept, and any halt of a coordinator.
+    private static let forgottenAfter = 180 * second
+
+    /// S9: nothing is kept of those that are long gone, nor more checkpoints than retention leaves.
+    func checkMemory(of process: CoordinatorProcess) {
+        guard process.isAlive else { return }
+        for worker in workers
+        where !worker.isAlive && now - worker.diedAt > Self.forgottenAfter
+            && process.machine.knows(worker.name)
+        {
+            fail("S9", "coordinator \(process.index) has not forgotten \(worker.name)")
+        }
+    }
+
+    /// S10: garbage of a worker that is known changes neither membership nor the step in flight.
+    func garbageArrives(_ body: WireBody, from name: String, at process: CoordinatorProcess) {
+        let machine = process.machine
+        let actions = process.machine.received(body, from: name, now: time(of: process))
+        if process.machine.members != machine.members
+            || process.machine.workerCount != machine.workerCount
+            || process.machine.currentGeneration != machine.currentGeneration
+            || process.machine.flightFacts != machine.flightFacts
+        {
+            fail("S10", "garbage of \(name) changed the cluster: \(body)")
+        }
+        for action in actions {
+            switch action {
+            case .event: break
+            case .send(_, let to): if to != name { fail("S10", "garbage was answered to \(to)") }
+            default: fail("S10", "garbage of \(name) caused \(action)")
+            }
+        }
+        perform(actions, by: process)
+    }
+
+    /// S10: what is kept for the step in hand is part of it.
+    func checkKept(_ block: Int, _ run: SlotRun?, from name: String, at worker: WorkerProcess) {
+        if !(0..<configuration.blocks).contains(block) || (run?.high ?? 0) > configuration.slots {
+            fail("S10", "\(worker.name) keeps block \(block) of \(name), which does not exist")
         }
     }
 

@@ -10,10 +10,13 @@ internal import Protocol
 /// What the shells of trainers and evaluators do.
 extension Simulation {
     /// Most packets that a trainer keeps for later: the blocks and runs of the steps it may lie
-    /// behind.
+    /// behind, and of some folds.
     var parkedMax: Int {
-        (TrainerStateMachine.backlogMax + 1) * configuration.blocks * (2 * configuration.slots + 1)
+        4 * (TrainerStateMachine.backlogMax + 1) * configuration.blocks
+            * (2 * configuration.slots + 1)
     }
+
+    static let dataIsBad = "bad data here"
 
     func perform(_ actions: [TrainerAction], at worker: WorkerProcess) {
         for action in actions where worker.isAlive { perform(action, at: worker) }
@@ -30,19 +33,39 @@ extension Simulation {
         case .compute(let step, let slots, let samples, let epoch):
             for slot in slots {
                 slotsComputed += 1
-                let start = max(now, worker.trainer!.busyUntil)
-                let end = start + worker.slotTime * draw(80, 130) / 100
-                worker.trainer!.busyUntil = end
                 let sample = UInt64(samples.slots[slot].indices[0])
-                queue.push(
-                    .slotDone(
-                        index, step: step, slot: slot, sample: sample,
-                        state: worker.trainer!.state, epoch: epoch), at: end)
+                let state = worker.trainer!.state
+                if configuration.minesStep {
+                    let end = endOfWork(worker, percent: 33)
+                    queue.push(
+                        .embedded(
+                            index, step: step, slot: slot, sample: sample, state: state,
+                            epoch: epoch), at: end)
+                } else {
+                    queue.push(
+                        .slotDone(
+                            index, step: step, slot: slot, sample: sample, state: state,
+                            epoch: epoch), at: endOfWork(worker, percent: 100))
+                }
             }
+        case .backward(let step, let slots, let epoch):
+            guard let loss = stepLoss(worker) else {
+                return fail("S2", "\(worker.name) was told to mine over slots that it lacks")
+            }
+            for slot in slots {
+                queue.push(
+                    .minedSlot(
+                        index, step: step, slot: slot, loss: loss, state: worker.trainer!.state,
+                        epoch: epoch), at: endOfWork(worker, percent: 67))
+            }
+        case .gather(let gather): perform(gather, at: worker)
         case .openExchange:
             worker.trainer!.slots = [:]
+            worker.trainer!.embedded = [:]
+            worker.trainer!.received = [:]
             clearExchange(worker)
-        case .refold:
+        case .refold(_, let slots):
+            for slot in slots { worker.trainer!.slots[slot] = nil }
             worker.trainer!.ready = nil
             worker.trainer!.partials = [:]
             worker.trainer!.effect = [:]
@@ -63,6 +86,11 @@ extension Simulation {
             worker.trainer!.copies = worker.trainer!.copies.filter { $0.key > step }
         case .keepForJoiners(let step): worker.trainer!.kept[step] = copy(worker)
         case .releaseForJoiners(let step): worker.trainer!.kept[step] = nil
+        case .digestState(let step, let epoch):
+            push(
+                .stateDigested(
+                    index, step: step, state: worker.trainer!.state, epoch: epoch),
+                after: draw(100, 2000))
         case .fail(let why): fail("S4", "\(worker.name) gives up: \(why)")
         case .note(let text): note("\(worker.name): \(text)")
         case .leave(let stop): exit(worker, stop.message)
@@ -91,8 +119,16 @@ extension Simulation {
         }
     }
 
+    /// A copy of the state, of which a bit may flip.
     private func copy(_ worker: WorkerProcess) -> StateCopy {
-        StateCopy(state: worker.trainer!.state, history: worker.trainer!.machine.history)
+        defer { worker.trainer!.copyFlip = 0 }
+        if worker.trainer!.copyFlip != 0 {
+            copiesFlipped += 1
+            note("a bit of a copy of step \(worker.trainer!.machine.step) flips at \(worker.name)")
+        }
+        return StateCopy(
+            state: worker.trainer!.state ^ worker.trainer!.copyFlip,
+            history: worker.trainer!.machine.history)
     }
 
     func handleTrainer(_ event: Event, at worker: WorkerProcess) {
@@ -105,11 +141,14 @@ extension Simulation {
             perform(
                 worker.trainer!.machine.prepared(
                     message, slotCount: configuration.slots, audit: configuration.audit,
-                    epoch: epoch), at: worker)
+                    minesStep: configuration.minesStep, epoch: epoch), at: worker)
         case .loaded(_, let step, let state, let epoch):
             guard worker.trainer!.machine.epoch == epoch else { return }
             worker.trainer!.state = state
-            checkState(worker, step: step)
+            // Whoever got a copy with a flipped bit is told to get another before it counts.
+            worker.trainer!.isMisled =
+                copiesFlipped > 0 && worker.trainer!.isFromPeer && state != reference.states[step]
+            if !worker.trainer!.isMisled { checkState(worker, step: step) }
             perform(
                 worker.trainer!.machine.stateLoaded(step: step, digest: state, epoch: epoch),
                 at: worker)
@@ -118,10 +157,25 @@ extension Simulation {
                 worker.trainer!.machine.loadFailed("cannot be read", epoch: epoch), at: worker)
         case .slotDone(_, let step, let slot, let sample, let state, let epoch):
             computed(step, slot, sample, state, epoch, worker)
+        case .embedded(_, let step, let slot, let sample, let state, let epoch):
+            embedded(step, slot, sample, state, epoch, worker)
+        case .minedSlot(_, let step, let slot, let loss, let state, let epoch):
+            mined(step, slot, loss, state, epoch, worker)
         case .digested(_, let step, let fold, let epoch): digest(step, fold, epoch, worker)
         case .applied(_, let step, let epoch): apply(step, epoch, worker)
+        case .stateDigested(_, let step, let state, let epoch):
+            worker.trainer!.machine.stateDigested(step: step, digest: state, epoch: epoch)
         default: break
         }
+    }
+
+    /// When a trainer, which does one thing after the other, is done with a part of a slot that is given
+    /// to it now.
+    private func endOfWork(_ worker: WorkerProcess, percent: Int64) -> Int64 {
+        let start = max(now, worker.trainer!.busyUntil)
+        let end = start + worker.slotTime * draw(80, 130) * percent / 10_000
+        worker.trainer!.busyUntil = end
+        return end
     }
 
     private func computed(
@@ -130,26 +184,127 @@ extension Simulation {
     ) {
         let machine = worker.trainer!.machine
         guard machine.epoch == epoch, machine.step + 1 == step else { return }
+        guard isReadable(step, slot, epoch, worker),
+            machine.awaits(name(of: slot, step, worker))
+        else { return }
         // What the slot is computed from, and thereby all that its blocks depend on.
-        worker.trainer!.slots[slot] = ReferenceRun.mix(
-            state ^ worker.trainer!.wrongness, UInt64(step), sample)
-        if machine.isAudited(slot: slot, step: step), worker.trainer!.slotFlip != 0,
-            isFlippable(step)
-        {
-            worker.trainer!.slots[slot]! ^= worker.trainer!.slotFlip
-            worker.trainer!.slotFlip = 0
-            flipped(worker, step: step, isAudited: true)
+        let value = ReferenceRun.mix(state ^ worker.trainer!.wrongness, UInt64(step), sample)
+        worker.trainer!.slots[slot] = value ^ slotFlip(step, slot, worker)
+        perform(
+            worker.trainer!.machine.slotComputed(done(step, slot, worker), epoch: epoch),
+            at: worker)
+    }
+
+    /// Whether a slot's samples can be read; where they cannot, the slot goes back.
+    private func isReadable(
+        _ step: Int, _ slot: Int, _ epoch: Int, _ worker: WorkerProcess
+    ) -> Bool {
+        guard worker.trainer!.unreadableUntil > now else { return true }
+        occurrences[.slotReturned, default: 0] += 1
+        worker.trainer!.returnedStep = step
+        perform(
+            worker.trainer!.machine.slotFailed(
+                step: step, slot: slot, reason: Self.dataIsBad, epoch: epoch), at: worker)
+        return false
+    }
+
+    /// A slot's forward pass, in a step that mines over all of its slots.
+    private func embedded(
+        _ step: Int, _ slot: Int, _ sample: UInt64, _ state: UInt64, _ epoch: Int,
+        _ worker: WorkerProcess
+    ) {
+        let machine = worker.trainer!.machine
+        guard machine.epoch == epoch, machine.step + 1 == step else { return }
+        guard isReadable(step, slot, epoch, worker) else { return }
+        let value = ReferenceRun.mix(state ^ worker.trainer!.wrongness, UInt64(step), sample)
+        if worker.trainer!.embedded[slot] == nil {
+            // In the first phase or in the second.
+            let flip = step % 2 == 0 ? slotFlip(step, slot, worker) : 0
+            worker.trainer!.embedded[slot] = value ^ flip
         }
+        var message = name(of: slot, step, worker)
+        message.embeddings = max(1, worker.trainer!.embedded[slot]!)
+        perform(worker.trainer!.machine.slotEmbedded(message, epoch: epoch), at: worker)
+    }
+
+    /// Its backward pass; the loss may have been dropped meanwhile.
+    private func mined(
+        _ step: Int, _ slot: Int, _ loss: UInt64, _ state: UInt64, _ epoch: Int,
+        _ worker: WorkerProcess
+    ) {
+        let machine = worker.trainer!.machine
+        guard machine.epoch == epoch, machine.step + 1 == step, stepLoss(worker) == loss
+        else { return }
+        if worker.trainer!.slots[slot] == nil {
+            let value = ReferenceRun.mix(worker.trainer!.embedded[slot]!, loss)
+            worker.trainer!.slots[slot] = value ^ slotFlip(step, slot, worker)
+        }
+        var message = done(step, slot, worker)
+        // A loss of other embeddings is another one.
+        if loss != reference.stepLoss(state, step) { message.loss ^= UInt32(loss & 0xFF) | 1 }
+        perform(worker.trainer!.machine.slotComputed(message, epoch: epoch), at: worker)
+    }
+
+    /// The loss of the step from the embeddings that are held; nil where some are missing.
+    private func stepLoss(_ worker: WorkerProcess) -> UInt64? {
+        let all = (0..<configuration.slots).compactMap { slot in
+            worker.trainer!.received[slot] ?? worker.trainer!.embedded[slot]
+        }
+        return all.count == configuration.slots ? ReferenceRun.stepLoss(all) : nil
+    }
+
+    private func perform(_ action: GatherStateMachine.Action, at worker: WorkerProcess) {
+        let (step, history) = (worker.trainer!.machine.step + 1, worker.trainer!.machine.history)
+        switch action {
+        case .send(let slots, let peers):
+            for peer in peers {
+                guard let to = names[peer] else { continue }
+                for slot in slots {
+                    guard let value = worker.trainer!.embedded[slot] else {
+                        return fail("S2", "\(worker.name) was told to send what it lacks")
+                    }
+                    sendData(
+                        .embeddings(step: step, history: history, slot: slot, value),
+                        from: worker.index, to: to)
+                }
+            }
+        case .want(let slots, let peer):
+            guard let to = names[peer] else { return }
+            sendData(
+                .wantEmbeddings(step: step, history: history, slots: slots), from: worker.index,
+                to: to)
+        case .forget(let slots):
+            for slot in slots { worker.trainer!.received[slot] = nil }
+            worker.trainer!.slots = [:]
+        }
+    }
+
+    private func name(of slot: Int, _ step: Int, _ worker: WorkerProcess) -> WireSlotDone {
         var done = WireSlotDone()
         done.step = UInt64(step)
         done.slot = UInt32(slot)
-        done.attempt = machine.attempt(ofSlot: slot)
-        done.loss = ReferenceRun.loss(worker.trainer!.state, step, slot).bitPattern
+        done.attempt = worker.trainer!.machine.attempt(ofSlot: slot)
+        return done
+    }
+
+    private func done(_ step: Int, _ slot: Int, _ worker: WorkerProcess) -> WireSlotDone {
+        var done = name(of: slot, step, worker)
+        done.loss = loss(worker.trainer!.state, step, slot).bitPattern
         done.fractionPositive = 0.5
-        if machine.isAudited(slot: slot, step: step) {
+        if worker.trainer!.machine.isAudited(slot: slot, step: step) {
             done.digest = max(1, worker.trainer!.slots[slot]!)
         }
-        perform(worker.trainer!.machine.slotComputed(done, epoch: epoch), at: worker)
+        return done
+    }
+
+    /// A bit that flips in a slot that somebody else computes too.
+    private func slotFlip(_ step: Int, _ slot: Int, _ worker: WorkerProcess) -> UInt64 {
+        guard worker.trainer!.machine.isAudited(slot: slot, step: step),
+            worker.trainer!.slotFlip != 0, isFlippable(step)
+        else { return 0 }
+        flipped(worker, step: step, isAudited: true)
+        defer { worker.trainer!.slotFlip = 0 }
+        return worker.trainer!.slotFlip
     }
 
     /// One bit a step, and only where somebody else can notice.
@@ -161,11 +316,11 @@ extension Simulation {
         note("a bit of step \(step) flips at \(worker.name)")
         flippedSteps.insert(step)
         flippedTrainers.insert(worker.name)
-        // Of two alone nobody can say who is wrong.
-        guard isAudited, coordinator!.machine.members.count > 2 else { return }
+        guard isAudited else { return }
         auditedFlips.insert(Flip(step: step, trainer: worker.name))
     }
 
+    /// What flips in a sum of several slots of an audited block, whoever makes it.
     private func foldFlip(_ block: Int, _ worker: WorkerProcess) -> UInt64 {
         let step = worker.trainer!.machine.step + 1
         guard worker.trainer!.foldFlip != 0, isFlippable(step),
@@ -181,7 +336,8 @@ extension Simulation {
             worker.trainer!.effect.count == configuration.blocks
         else { return }
         if worker.trainer!.isFaulty { worker.trainer!.flip = 1 << UInt64(step % 64) }
-        if worker.trainer!.flip != 0 {
+        // One that errs at every step does so beside others too: they are the majority.
+        if worker.trainer!.flip != 0, worker.trainer!.isFaulty || !flippedSteps.contains(step) {
             // Nobody but another member can notice.
             if let members = coordinator?.machine.members, members.count >= 2 {
                 worker.trainer!.effect[0]! ^= worker.trainer!.flip
@@ -218,9 +374,12 @@ extension Simulation {
 
     private func load(_ load: WireLoadState, _ epoch: Int, _ worker: WorkerProcess) {
         worker.trainer!.slots = [:]
+        worker.trainer!.embedded = [:]
+        worker.trainer!.received = [:]
         worker.trainer!.partials = [:]
         worker.trainer!.effect = [:]
         worker.trainer!.parked = []
+        worker.trainer!.parkedNames = []
         worker.trainer!.copies = [:]
         worker.trainer!.kept = [:]
         worker.trainer!.pieces = [:]
@@ -228,6 +387,7 @@ extension Simulation {
         worker.trainer!.ready = nil
         let step = Int(load.step)
         let delay = draw(1, 30) * Self.millisecond
+        worker.trainer!.isFromPeer = load.source == .peer
         switch load.source {
         case .initial:
             push(
@@ -292,6 +452,7 @@ extension Simulation {
     private func takeParked(_ worker: WorkerProcess) {
         let parked = worker.trainer!.parked
         worker.trainer!.parked = []
+        worker.trainer!.parkedNames = []
         for (packet, from) in parked where worker.isAlive { take(packet, from: from, at: worker) }
     }
 
@@ -312,19 +473,35 @@ extension Simulation {
             guard isHere(packet, step, history, fold, from, name, worker),
                 worker.trainer!.machine.wantsPartial(block, run: run)
             else { return }
+            checkKept(block, run, from: name, at: worker)
             worker.trainer!.partials[block, default: [:]][run] = value
             perform(worker.trainer!.machine.partialReceived(block, run: run), at: worker)
         case .result(let step, let history, let fold, let block, let value):
             guard isHere(packet, step, history, fold, from, name, worker),
                 worker.trainer!.machine.wantsResult(block)
             else { return }
+            checkKept(block, nil, from: name, at: worker)
             worker.trainer!.effect[block] = value
             perform(
                 worker.trainer!.machine.resultReceived(block, digest: value), at: worker)
+        case .embeddings(let step, let history, let slot, let value):
+            guard isHere(packet, step, history, nil, from, name, worker),
+                worker.trainer!.machine.wantsEmbeddings(ofSlot: slot)
+            else { return }
+            worker.trainer!.received[slot] = value
+            perform(
+                worker.trainer!.machine.embeddingsReceived(slot, from: name), at: worker)
+        case .wantEmbeddings(let step, let history, let slots):
+            guard
+                worker.trainer!.machine.place(
+                    step: step, history: history, fold: nil, from: name) == .here
+            else { return }
+            perform(worker.trainer!.machine.embeddingsWanted(slots, by: name), at: worker)
         case .want(let step, let history, let fold, let blocks, let partials):
             guard
                 worker.trainer!.machine.place(
-                    step: step, history: history, fold: fold, from: name) == .here
+                    step: step, history: history, fold: fold, from: name, isRequest: true)
+                    == .here
             else { return }
             perform(
                 worker.trainer!.machine.wanted(blocks, partials: partials, by: name), at: worker)
@@ -332,7 +509,7 @@ extension Simulation {
     }
 
     private func isHere(
-        _ packet: Packet, _ step: Int, _ history: UInt64, _ fold: Int, _ from: Int,
+        _ packet: Packet, _ step: Int, _ history: UInt64, _ fold: Int?, _ from: Int,
         _ name: String, _ worker: WorkerProcess
     ) -> Bool {
         switch worker.trainer!.machine.place(
@@ -340,7 +517,8 @@ extension Simulation {
         {
         case .here: return true
         case .later:
-            if worker.trainer!.parked.count < parkedMax {
+            // The same again is the same bits.
+            if let name = packet.name, worker.trainer!.parkedNames.insert(name).inserted {
                 worker.trainer!.parked.append((packet, from))
             }
             return false
@@ -359,9 +537,11 @@ extension Simulation {
                 guard let value = sum(run, block, worker) else {
                     return fail("S2", "\(worker.name) was told to send slots that it lacks")
                 }
+                let flip = run.count > 1 ? foldFlip(block, worker) : 0
                 sendData(
                     .partial(
-                        step: step, history: history, fold: fold, block: block, run, value),
+                        step: step, history: history, fold: fold, block: block, run,
+                        value ^ flip),
                     from: worker.index, to: to)
             }
         case .finish(let blocks):
@@ -377,7 +557,8 @@ extension Simulation {
                     return fail("S2", "\(worker.name) was told to audit what it lacks")
                 }
                 perform(
-                    worker.trainer!.machine.blockAudited(block, digest: value), at: worker)
+                    worker.trainer!.machine.blockAudited(
+                        block, digest: value ^ foldFlip(block, worker)), at: worker)
             }
         case .broadcast(let blocks, let peers):
             for peer in peers {
@@ -446,9 +627,12 @@ extension Simulation {
             case .send(let body): sendUp(completed(body, worker), from: worker)
             case .prepare:
                 let time = time(of: worker)
+                var message = WirePrepared()
+                message.datasetDigest = 5
+                message.numerics.description_p = "evaluation class"
                 perform(
                     worker.evaluator!.machine.prepared(
-                        pollSeconds: 0.25, timeoutSeconds: 10_000, now: time), at: worker)
+                        message, pollSeconds: 0.25, timeoutSeconds: 10_000, now: time), at: worker)
             case .score(let grant):
                 worker.evaluator!.scoringLeft = grant.sets.count
                 for set in grant.sets {

@@ -19,6 +19,7 @@ public final class Simulation {
         case closedAtWorker(ControlLink)
         case closedAtCoordinator(ControlLink)
         case up(WireBody, ControlLink)
+        case garbage(WireBody, ControlLink)
         case down(WireBody, ControlLink)
         case stranger(WireBody, name: String)
         case data(Packet, from: Int, to: Int)
@@ -28,8 +29,11 @@ public final class Simulation {
         case loaded(Int, step: Int, state: UInt64, epoch: Int)
         case loadFailed(Int, epoch: Int)
         case slotDone(Int, step: Int, slot: Int, sample: UInt64, state: UInt64, epoch: Int)
+        case embedded(Int, step: Int, slot: Int, sample: UInt64, state: UInt64, epoch: Int)
+        case minedSlot(Int, step: Int, slot: Int, loss: UInt64, state: UInt64, epoch: Int)
         case digested(Int, step: Int, fold: Int, epoch: Int)
         case applied(Int, step: Int, epoch: Int)
+        case stateDigested(Int, step: Int, state: UInt64, epoch: Int)
         case ledgerWrite(Int, StepRecord)
         case ledgerWritten(Int, StepRecord)
         case compared(Int, StepRecord)
@@ -44,8 +48,21 @@ public final class Simulation {
         case spawnEvaluator
         case strike
         case heal(ControlLink)
+        case laneOpened(from: Int, to: Int)
         case diskFreed
         case healAll
+
+        /// What it would be for the coordinator to die just before it.
+        var crash: Occurrence? {
+            switch self {
+            case .ledgerWritten: .crashBeforeCommit
+            case .compared: .crashBeforeComparison
+            case .checkpointAppears: .crashBeforeRename
+            case .checkpointListed: .crashBeforeRow
+            case .checkpointVanishes: .crashBeforeRemoval
+            default: nil
+            }
+        }
     }
 
     static let pieceCount = 3
@@ -66,12 +83,17 @@ public final class Simulation {
     var violation: Violation?
     var isOver = false
     var linkCount = 0
-    var lanes: [UInt64: Int64] = [:]
+    var lanes: [UInt64: Lane] = [:]
+    /// Until when a lane is broken at most.
+    var lanesBrokenUntil: Int64 = 0
     var weather = Weather()
     var isHealed = false
     var healedAt: Int64 = 0
     var progressAt: Int64 = 0
     var strikes: [Fault: Int] = [:]
+    var occurrences: [Occurrence: Int] = [:]
+    /// Those at which a coordinator dies when the next of them comes.
+    var armed: Set<Occurrence> = []
     var events = 0
     var slotsComputed = 0
     var stepsRedone = 0
@@ -82,6 +104,9 @@ public final class Simulation {
     /// Flips in slots and folds that two trainers computed, and those that were laid to somebody.
     var auditedFlips: Set<Flip> = []
     var namedFlips: Set<Flip> = []
+    /// Copies of the state in which a bit flipped, and checkpoints that were refused for it.
+    var copiesFlipped = 0
+    var copiesRefused = 0
     /// Trainers at which a bit has flipped anywhere.
     var flippedTrainers: Set<String> = []
     var isRestarting = false
@@ -91,11 +116,15 @@ public final class Simulation {
     var lastPlan: (UInt64, UInt64, UInt64) = (0, 0, 0)
     var leasesOf: (coordinator: Int, flight: Int, holders: [UInt64: String]) = (-1, 0, [:])
 
+    /// In which membership every lease was last looked at.
+    var membershipSeen: (Int, Int, Int, UInt64) = (-1, 0, 0, 0)
+
     /// Sets a cluster up; nothing has happened yet.
     public init(_ configuration: SimulationConfiguration) {
         self.configuration = configuration
         reference = ReferenceRun(
-            slots: configuration.slots, blocks: configuration.blocks, steps: configuration.steps)
+            slots: configuration.slots, blocks: configuration.blocks, steps: configuration.steps,
+            minesStep: configuration.minesStep)
         random = CounterRandom(seed: configuration.seed, purpose: .audit)
         startCoordinator()
         for _ in 0..<configuration.trainers { spawnTrainer() }
@@ -118,8 +147,10 @@ public final class Simulation {
         if violation == nil && !isOver { fail("L1", "nothing is left to happen") }
         return SimulationResult(
             violation: violation, steps: ledger.steps.count, events: events,
-            seconds: Double(now) / 1e6, strikes: strikes, auditedFlips: auditedFlips.count,
+            seconds: Double(now) / 1e6, strikes: strikes, occurrences: occurrences,
+            auditedFlips: auditedFlips.count,
             auditedFlipsNamed: auditedFlips.intersection(namedFlips).count,
+            copiesRefused: copiesRefused,
             terms: Int(ledger.term),
             slotsComputed: slotsComputed, stepsRedone: stepsRedone, trace: trace)
     }
@@ -158,7 +189,9 @@ public final class Simulation {
         case .loadState(let load):
             note("\(way()): LOAD \(load.step) number \(load.number) from \(load.source)")
         case .stateLoaded(let loaded): note("\(way()): LOADED \(loaded.number)")
-        case .slotDone(let done): note("\(way()): SLOT_DONE \(done.step) slot \(done.slot)")
+        case .slotDone(let done):
+            let phase = done.forward ? ", forward" : ""
+            note("\(way()): SLOT_DONE \(done.step) slot \(done.slot)\(phase)")
         case .stop(let stop): note("\(way()): STOP \(stop.message)")
         default: note("\(way()): \(String(describing: body).prefix(24))")
         }
@@ -217,6 +250,7 @@ public final class Simulation {
         guard worker.isAlive else { return }
         note("\(worker.name) dies")
         worker.isAlive = false
+        worker.diedAt = now
         worker.trainer = nil
         worker.evaluator = nil
         names[worker.name] = nil
@@ -258,6 +292,7 @@ public final class Simulation {
         let recovery = CoordinatorRecovery(
             term: term, committedStep: count, committedHistory: history(after: count),
             checkpoints: durable, scored: scored, numericsClass: ledger.numericsClass,
+            evaluationClass: ledger.evaluationClass,
             committedDigest: ledger.steps.last?.digest ?? 0,
             previousHistory: history(after: max(0, count - 1)),
             liveTrainers: ledger.liveTrainers.sorted(),
@@ -275,7 +310,7 @@ public final class Simulation {
                     expectedTrainers: ledger.term == 1 ? configuration.trainers : 1,
                     startPatience: .seconds(2), recoveryInterval: .seconds(3),
                     retention: configuration.retention, audit: configuration.audit,
-                    lineupVersion: "test"),
+                    minesStep: configuration.minesStep, lineupVersion: "test"),
                 source: SimulatedSource(slots: configuration.slots), recovery: recovery))
         note("coordinator \(process.index) begins term \(term) after step \(count)")
         coordinators.append(process)
@@ -305,6 +340,11 @@ public final class Simulation {
             let link = process.links[worker]!
             queue.push(.closedAtWorker(link), at: max(now, link.lastDown) + 3000)
         }
+    }
+
+    func freeDisk() {
+        disk.isFull = false
+        disk.isFullForLedger = false
     }
 
     func restartCoordinator() {
@@ -383,14 +423,48 @@ public final class Simulation {
 
     func sendData(_ packet: Packet, from: Int, to: Int) {
         guard workers[to].isAlive else { return }
-        let lane = UInt64(from) << 32 | UInt64(to)
-        var last = lanes[lane] ?? 0
-        guard let time = arrival(from: from, to: to, last: &last) else { return }
-        lanes[lane] = last
+        let key = Lane.key(from, to)
+        var lane = lanes[key] ?? Lane()
+        guard lane.brokenUntil <= now,
+            let time = arrival(from: from, to: to, last: &lane.last)
+        else { return }
+        lanes[key] = lane
         queue.push(.data(packet, from: from, to: to), at: time)
         if weather.duplicateUntil > now, chance(25) {
             queue.push(.data(packet, from: from, to: to), at: time + draw(0, 20_000))
         }
+    }
+
+    /// What is on the way is lost, and what is sent before the lane is open again.
+    func breakLane(from: Int, to: Int, for duration: Int64) {
+        note("the lane from \(workers[from].name) to \(workers[to].name) breaks")
+        var lane = lanes[Lane.key(from, to)] ?? Lane()
+        lane.brokenUntil = max(now + duration, lane.last, lane.brokenUntil)
+        lanes[Lane.key(from, to)] = lane
+        lanesBrokenUntil = max(lanesBrokenUntil, lane.brokenUntil)
+        queue.push(.laneOpened(from: from, to: to), at: lane.brokenUntil)
+    }
+
+    /// The sender has a new connection, and says again what may be lost.
+    private func laneOpened(from: WorkerProcess, to: Int) {
+        guard from.trainer != nil, workers[to].isAlive else { return }
+        let actions = from.trainer!.machine.peerReconnected(workers[to].name)
+        if !actions.isEmpty { occurrences[.laneOpened, default: 0] += 1 }
+        perform(actions, at: from)
+    }
+
+    /// Every lane is open again within a second.
+    func openLanes() {
+        for key in lanes.keys.sorted() where lanes[key]!.brokenUntil > now + Self.second {
+            lanes[key]!.brokenUntil = now + Self.second
+            queue.push(
+                .laneOpened(from: Int(key >> 32), to: Int(UInt32(truncatingIfNeeded: key))),
+                at: now + Self.second)
+        }
+    }
+
+    private func isLaneBroken(_ from: Int, _ to: Int) -> Bool {
+        lanesBrokenUntil > now && (lanes[Lane.key(from, to)]?.brokenUntil ?? 0) > now
     }
 
     // MARK: Events
@@ -400,11 +474,16 @@ public final class Simulation {
         case .strike: strike()
         case .healAll: healAll()
         case .startCoordinator:
+            // It begins a term in the ledger.
+            guard !disk.isFullForLedger else { return push(event, after: Self.second) }
             isRestarting = false
             if coordinator == nil { startCoordinator() }
         case .spawn: if trainersAlive.count < 2 * configuration.trainers { spawnTrainer() }
         case .spawnEvaluator: spawnEvaluator()
-        case .diskFreed: disk.isFull = false
+        case .diskFreed: freeDisk()
+        case .laneOpened(let from, let to):
+            guard let worker = running(worker: from, event) else { return }
+            laneOpened(from: worker, to: to)
         case .heal(let link): if link.isDead { reset(link) }
         case .connect(let worker): connect(workers[worker])
         case .tickCoordinator(let index):
@@ -412,6 +491,7 @@ public final class Simulation {
             push(event, after: 100 * Self.millisecond)
             let time = time(of: process)
             perform(process.machine.tick(now: time), by: process)
+            checkMemory(of: process)
             checkLiveness()
         case .tickWorker(let index):
             guard let worker = running(worker: index, event) else { return }
@@ -440,6 +520,11 @@ public final class Simulation {
             note(body, "\(name) to coordinator \(process.index)")
             perform(
                 process.machine.received(body, from: name, now: time(of: process)), by: process)
+        case .garbage(let body, let link):
+            guard let process = running(link.coordinator, event), !link.isDead,
+                process.links[link.worker] === link
+            else { return }
+            garbageArrives(body, from: workers[link.worker].name, at: process)
         case .stranger(let body, let name):
             guard let process = coordinator, process.haltedUntil <= now else { return }
             strangerSpeaks(body, name, to: process)
@@ -450,16 +535,23 @@ public final class Simulation {
             note(body, "coordinator \(link.coordinator) to \(worker.name)")
             received(body, at: worker)
         case .data(let packet, let from, let to):
-            guard let worker = running(worker: to, event), worker.trainer != nil else { return }
+            guard let worker = running(worker: to, event), worker.trainer != nil,
+                !isLaneBroken(from, to)
+            else { return }
             take(packet, from: from, at: worker)
         case .ledgerWrite(let index, _), .ledgerWritten(let index, _), .compared(let index, _),
             .bulk(let index, _, _, _), .checkpointAppears(let index, _),
             .checkpointListed(let index, _), .checkpointVanishes(let index, _):
             guard let process = running(index, event) else { return }
+            if let occurrence = event.crash, armed.remove(occurrence) != nil {
+                occurrences[occurrence, default: 0] += 1
+                return killCoordinator(process)
+            }
             handleStorage(event, at: process)
         case .prepared(let index, _), .loaded(let index, _, _, _), .loadFailed(let index, _),
-            .slotDone(let index, _, _, _, _, _), .digested(let index, _, _, _),
-            .applied(let index, _, _):
+            .slotDone(let index, _, _, _, _, _), .embedded(let index, _, _, _, _, _),
+            .minedSlot(let index, _, _, _, _, _), .digested(let index, _, _, _),
+            .applied(let index, _, _), .stateDigested(let index, _, _, _):
             guard let worker = running(worker: index, event), worker.trainer != nil
             else { return }
             handleTrainer(event, at: worker)

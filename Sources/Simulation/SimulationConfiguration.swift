@@ -16,9 +16,9 @@ public enum Fault: String, CaseIterable, Sendable {
     case reordering
     /// One direction between two processes carries nothing for a while.
     case partition
-    /// A control connection breaks; what was on its way is lost.
+    /// A connection breaks, to the coordinator or between trainers; what was on its way is lost.
     case reset
-    /// A connection carries nothing more, and neither side is told.
+    /// A connection carries nothing more, and neither side is told for a while.
     case halfOpen = "half-open"
     /// A process's messages trickle.
     case drip
@@ -30,10 +30,12 @@ public enum Fault: String, CaseIterable, Sendable {
     case pause
     /// A process's clock jumps forward.
     case clockJump = "clock-jump"
-    /// The coordinator's disk is full for a while.
+    /// The coordinator's disk is full for a while: for checkpoints, or for the ledger too.
     case diskFull = "disk-full"
     /// A crash damages what was being written.
     case tornWrite = "torn-write"
+    /// A trainer cannot read its samples for a while, and hands slots back.
+    case badData = "bad-data"
     /// A bit flips in memory: in a slot or a fold that is audited, or in what a trainer has staged.
     case bitFlip = "bit-flip"
     /// Every trainer dies at once, between commit and apply where that can be had.
@@ -50,6 +52,32 @@ public enum Fault: String, CaseIterable, Sendable {
     case oldVersion = "old-version"
     /// Strangers and workers send what no machine of ours would.
     case hostile
+}
+
+/// What faults are meant to bring about: counted, so that a test can tell that they do.
+public enum Occurrence: String, CaseIterable, Sendable {
+    /// The coordinator dies when a step is in the ledger and nobody has been told.
+    case crashBeforeCommit = "crash before COMMIT"
+    /// The coordinator dies while a step that is done again is compared.
+    case crashBeforeComparison = "crash before a comparison"
+    /// The coordinator dies when a checkpoint is written and not renamed.
+    case crashBeforeRename = "crash before a rename"
+    /// The coordinator dies when a checkpoint's file is there and its row is not.
+    case crashBeforeRow = "crash before a checkpoint's row"
+    /// The coordinator dies when a checkpoint is deleted in the ledger and its file is there.
+    case crashBeforeRemoval = "crash before a removal"
+    /// A trainer's connection to another is there again, and it has something to say again.
+    case laneOpened = "data said again"
+    /// A coordinator ends because its ledger cannot be written.
+    case ledgerFailed = "ledger not written"
+    /// A trainer hands a slot back.
+    case slotReturned = "slot handed back"
+
+    /// Those that the coordinator can be made to die at.
+    static let crashes: [Occurrence] = [
+        .crashBeforeCommit, .crashBeforeComparison, .crashBeforeRename, .crashBeforeRow,
+        .crashBeforeRemoval,
+    ]
 }
 
 /// A simulated cluster and what happens to it; equal configurations run equally.
@@ -70,6 +98,8 @@ public struct SimulationConfiguration: Sendable {
     public var checkpointEvery: Int
     /// Share of slots and folds that two trainers compute.
     public var auditFraction: Double
+    /// Whether steps mine over all of their slots, and so have two phases.
+    public var minesStep: Bool
     /// What a trainer takes for a slot, drawn for each; every slot takes 0.8 to 1.3 times as long.
     public var slotMilliseconds: ClosedRange<Int>
     /// Which checkpoints stay on disk; drawn from the seed where it is not given.
@@ -83,7 +113,7 @@ public struct SimulationConfiguration: Sendable {
     public init(
         seed: UInt64, trainers: Int, evaluators: Int = 1, slots: Int? = nil, steps: Int,
         blocks: Int = 3, checkpointEvery: Int = 10, auditFraction: Double = 0,
-        slotMilliseconds: ClosedRange<Int> = 20...79,
+        minesStep: Bool = false, slotMilliseconds: ClosedRange<Int> = 20...79,
         faults: Set<Fault> = Set(Fault.allCases),
         isTraced: Bool = false
     ) {
@@ -95,6 +125,7 @@ public struct SimulationConfiguration: Sendable {
         self.blocks = blocks
         self.checkpointEvery = checkpointEvery
         self.auditFraction = auditFraction
+        self.minesStep = minesStep
         self.slotMilliseconds = slotMilliseconds
         retention = CheckpointRetention(
             last: 1 + Int(seed % 3), everySteps: seed % 2 == 0 ? 0 : 4 * checkpointEvery,
@@ -114,6 +145,9 @@ extension SimulationConfiguration {
     public static func drawnAuditFraction(seed: UInt64) -> Double {
         [0, 0.1, 0, 1][Int(seed / 3 % 4)]
     }
+
+    /// Whether a seed's steps mine over all of their slots, where nothing is asked for: a third do.
+    public static func drawnMinesStep(seed: UInt64) -> Bool { seed / 2 % 3 == 1 }
 }
 
 /// A promise that was broken.
@@ -143,10 +177,14 @@ public struct SimulationResult: Sendable {
     public var seconds: Double
     /// How often each fault struck.
     public var strikes: [Fault: Int]
+    /// How often each came about.
+    public var occurrences: [Occurrence: Int]
     /// Bits that flipped in slots and folds while two trainers computed them.
     public var auditedFlips: Int
     /// Those whose trainer was named.
     public var auditedFlipsNamed: Int
+    /// Checkpoints that came with a bit flipped, and were not stored.
+    public var copiesRefused: Int
     /// Coordinator starts.
     public var terms: Int
     /// Slots computed, also those computed again.

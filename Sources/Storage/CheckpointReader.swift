@@ -73,7 +73,7 @@ public struct CheckpointReader: Sendable {
                 "\(path) holds \(file.tensors.count) tensors, none named "
                     + "\(StateDigests.networkPrefix)…; name a checkpoint that Lineup wrote")
         }
-        guard file.metadata[CheckpointMetadata.Key.state] != nil else {
+        guard file.isCheckpoint else {
             return StateDigests(of: file.tensors, step: 0).weights
         }
         return try CheckpointReader(path: path, files: files).digests.weights

@@ -79,10 +79,11 @@ public final class CheckpointReceiver {
 
     /// Checks the whole file and makes it durable under its name.
     ///
+    /// - Parameter expected: digest of the state that it must hold, where that is known.
     /// - Throws: ``StorageError``, and nothing is left behind: with code `corrupt` when bytes are
     ///   missing or a digest differs, `conflict` when a sound checkpoint of the step exists with
     ///   other tensors, `io` or `diskFull`.
-    public func finish() throws(StorageError) -> StoredCheckpoint {
+    public func finish(state expected: UInt64? = nil) throws(StorageError) -> StoredCheckpoint {
         do throws(StorageError) {
             guard received == byteCount else {
                 throw StorageError(
@@ -96,6 +97,12 @@ public final class CheckpointReceiver {
                     .corrupt,
                     "checkpoint of step \(step): what arrived is step \(header.metadata.step); "
                         + "ask for it again")
+            }
+            if let expected, header.digests.state != expected {
+                throw StorageError(
+                    .corrupt,
+                    "checkpoint of step \(step): state \(header.digests.state.hex) arrived, "
+                        + "\(expected.hex) was expected; ask another holder for it")
             }
             if store.files.exists(store.path(step: step)) {
                 // The same step was stored before: compared, not written.

@@ -127,7 +127,6 @@ public struct CheckpointStore: Sendable {
     }
 
     static let temporaryPrefix = ".tmp-"
-    static let damagedSuffix = ".damaged"
 
     /// Compares with an existing file.
     ///
@@ -160,12 +159,11 @@ public struct CheckpointStore: Sendable {
 
     /// Gives a durable temporary file its name, and makes the name durable.
     ///
-    /// What already has the name has been found damaged; it is kept beside it for whoever wants to
-    /// know what happened to the disk. No list shows it.
+    /// What already has the name has been found damaged; it is kept beside it.
     func publish(_ temporary: String, step: Int) throws(StorageError) -> StoredCheckpoint.Outcome {
         let path = path(step: step)
         let replaces = files.exists(path)
-        if replaces { try files.rename(path, to: path + Self.damagedSuffix) }
+        if replaces { try files.rename(path, to: files.nameAside(path)) }
         try files.rename(temporary, to: path)
         try files.synchroniseDirectory(directory)
         return replaces ? .replacedDamaged : .written

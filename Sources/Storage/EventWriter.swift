@@ -1,10 +1,12 @@
+public import Basics
 import Foundation
 
 #if canImport(Glibc)
     import Glibc
 #endif
 
-/// Writes scalars for TensorBoard, each tag and step once, however often the run is resumed.
+/// Writes scalars and distributions for TensorBoard, each tag and step once, however often the run is
+/// resumed.
 ///
 /// Every start makes a new file, since a running TensorBoard reads old ones from where it stopped.
 /// What earlier files of the folder hold is read first: a scalar that is there already is left out.
@@ -132,6 +134,21 @@ public final class EventWriter {
         if buffer.count >= Self.bufferBytes { try flush() }
     }
 
+    /// Adds distributions of one step, which must not have been added before.
+    ///
+    /// - Parameter time: seconds since 1970.
+    /// - Throws: as ``add(step:time:_:)``.
+    public func add(
+        step: Int, time: Double, histograms: [(tag: String, values: Histogram)]
+    ) throws(StorageError) {
+        try begin()
+        put(
+            TensorBoardEvent(
+                time: time, step: step,
+                content: .histograms(histograms.map { .init(tag: $0.tag, values: $0.values) })))
+        if buffer.count >= Self.bufferBytes { try flush() }
+    }
+
     /// Hands everything added so far to the system, so that a reader sees it.
     public func flush() throws(StorageError) {
         guard descriptor >= 0 else { return }
@@ -168,7 +185,7 @@ public final class EventWriter {
                     Series.Point(step: event.step, time: event.time, value: scalar.value))
             }
         case .start: drop(from: event.step)
-        case .version, .other: break
+        case .version, .histograms, .other: break
         }
     }
 

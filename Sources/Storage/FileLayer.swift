@@ -28,6 +28,17 @@ public protocol FileLayer: Sendable {
     func contents(of path: String) throws(StorageError) -> FileContents
 }
 
+extension FileLayer {
+    /// A name for a damaged file beside it, which no file has: `FILE.damaged-1`, or a later number.
+    ///
+    /// Whoever wants to know what happened to the disk finds every one of them; no list shows them.
+    func nameAside(_ path: String) -> String {
+        var number = 1
+        while exists("\(path).damaged-\(number)") { number += 1 }
+        return "\(path).damaged-\(number)"
+    }
+}
+
 /// A file that is being written from start to end.
 public protocol OutputFile: AnyObject {
     /// Appends bytes.

@@ -35,14 +35,19 @@ public final class Ledger: Sendable {
 
     /// Opens a ledger for writing, makes it when it does not exist, and brings it up to date.
     ///
+    /// A ledger that SQLite finds damaged (`PRAGMA quick_check`), or that is empty where it cannot be, is
+    /// set aside with its log as `FILE.damaged-1`, byte for byte, and nothing is begun in its place.
+    ///
     /// - Parameters:
     ///   - lockPath: the lock file; beside the ledger unless the ledger lies outside the run.
+    ///   - isBegun: whether the run has checkpoints: then a ledger that is missing or empty is no new
+    ///     one.
     ///   - now: seconds since 1970, for what the ledger dates itself.
     ///   - fileSystem: tells where WAL works between processes.
     /// - Throws: ``StorageError`` with code `locked` when another coordinator has it,
-    ///   `newerVersion`, `corrupt`, `io` or `diskFull`.
+    ///   `newerVersion`, `notFound`, `corrupt`, `io` or `diskFull`.
     public init(
-        path: String, lockPath: String? = nil,
+        path: String, lockPath: String? = nil, isBegun: Bool = false,
         now: @escaping @Sendable () -> Double = Ledger.secondsSince1970,
         fileSystem: (String) -> FileSystemKind = FileSystemKind.of(path:)
     ) throws(StorageError) {
@@ -53,9 +58,15 @@ public final class Ledger: Sendable {
         isExclusive = fileSystem(directory) == .network
         self.path = path
         self.now = now
+        try Self.checkBeginning(path, isBegun: isBegun)
         let existed = FileManager.default.fileExists(atPath: path)
         do {
-            queue = try Self.open(path, exclusive: isExclusive)
+            if existed, !isExclusive { try Self.checkPages(path) }
+            queue = try Self.open(path, exclusive: isExclusive, isBegun: isBegun)
+        } catch let error as DatabaseError
+            where isBegun && [.SQLITE_CORRUPT, .SQLITE_NOTADB].contains(error.resultCode)
+        {
+            throw try Self.setAside(path, why: error.message ?? "SQLite cannot read it")
         } catch {
             throw StorageError.database("cannot be opened", path, error)
         }
@@ -63,7 +74,9 @@ public final class Ledger: Sendable {
         reader = LedgerReader(path: path, queue: queue)
     }
 
-    private static func open(_ path: String, exclusive: Bool) throws -> DatabaseQueue {
+    private static func open(
+        _ path: String, exclusive: Bool, isBegun: Bool
+    ) throws -> DatabaseQueue {
         var configuration = Configuration()
         configuration.label = "ledger"
         configuration.busyMode = .timeout(10)
@@ -81,12 +94,66 @@ public final class Ledger: Sendable {
             try database.execute(sql: "PRAGMA synchronous = FULL")
         }
         let queue = try DatabaseQueue(path: path, configuration: configuration)
+        if exclusive { try checkPages(of: queue) }
         let migrator = LedgerSchema.migrator
         try queue.write { database in
-            try LedgerReader.checkVersion(database, migrator, path: path, mayBeEmpty: true)
+            try LedgerReader.checkVersion(database, migrator, path: path, mayBeEmpty: !isBegun)
         }
         try migrator.migrate(queue)
         return queue
+    }
+
+    /// Looks for damaged pages before a connection is made that may write: when that one ends it takes the
+    /// log in or deletes it, whatever it found.
+    private static func checkPages(_ path: String) throws {
+        var configuration = Configuration()
+        configuration.readonly = true
+        configuration.busyMode = .timeout(10)
+        try checkPages(of: DatabaseQueue(path: path, configuration: configuration))
+    }
+
+    /// What is well-formed and wrong is not seen.
+    private static func checkPages(of queue: DatabaseQueue) throws {
+        let found = try queue.read { try String.fetchOne($0, sql: "PRAGMA quick_check(1)") }
+        guard let found, found != "ok" else { return }
+        let line = found.split(separator: "\n").joined(separator: " ")
+        throw DatabaseError(resultCode: .SQLITE_CORRUPT, message: line)
+    }
+
+    /// A ledger is begun only where there was none; a crash may leave an empty file of a new one.
+    private static func checkBeginning(_ path: String, isBegun: Bool) throws(StorageError) {
+        func byteCount(_ path: String) -> Int? {
+            let attributes = try? FileManager.default.attributesOfItem(atPath: path)
+            return (attributes?[.size] as? NSNumber)?.intValue
+        }
+        let bytes = byteCount(path)
+        let logBytes = byteCount(path + "-wal") ?? 0
+        if bytes ?? 0 > 0 || !isBegun && logBytes == 0 { return }
+        guard bytes != nil || logBytes > 0 else {
+            throw StorageError(
+                .notFound,
+                "there is no ledger at \(path), and the run has checkpoints: put its ledger back (one "
+                    + "that was damaged is kept beside it as .damaged-1), or start a new run")
+        }
+        throw try setAside(path, why: "it is empty, and the run has begun")
+    }
+
+    /// Moves a damaged ledger and its log out of the way.
+    ///
+    /// - Returns: the error that says so.
+    private static func setAside(_ path: String, why: String) throws(StorageError) -> StorageError {
+        let files = SystemFiles()
+        let aside = files.nameAside(path)
+        // The ledger first: alone in its place, without the log, it would pass for a sound older one.
+        for part in ["", "-wal", "-shm"] where files.exists(path + part) {
+            try files.rename(path + part, to: aside + part)
+        }
+        let folder = (path as NSString).deletingLastPathComponent
+        try files.synchroniseDirectory(folder.isEmpty ? "." : folder)
+        return StorageError(
+            .corrupt,
+            "ledger \(path) is damaged: \(why); it is kept as \(aside), and nothing was changed: put a "
+                + "sound copy in its place, or start a new run")
     }
 
     /// The wall clock, as the ledger writes times.
@@ -187,6 +254,43 @@ public final class Ledger: Sendable {
         }
     }
 
+    /// Sets the rows from a step on aside, and those of its checkpoints and evaluations: other
+    /// arithmetic has done the step again, and the ledger ends with the step before.
+    ///
+    /// - Throws: ``StorageError``, and nothing is changed: with code `staleTerm`, or `stepOutOfOrder` for
+    ///   a step that is not in the ledger.
+    public func supersede(fromStep step: Int) throws(StorageError) {
+        try writeInTerm("superseding the steps from \(step) on") { database, term in
+            guard step > 0, try database.row("SELECT step FROM steps WHERE step = ?", [step]) != nil
+            else {
+                throw StorageError(
+                    .stepOutOfOrder,
+                    "ledger \(self.path): step \(step) cannot be superseded, it is not there")
+            }
+            for table in LedgerSchema.supersededTables {
+                try database.run(
+                    "INSERT INTO superseded_\(table) SELECT ?, * FROM \(table) WHERE step >= ?",
+                    [self.now(), step])
+                try database.run("DELETE FROM \(table) WHERE step >= ?", [step])
+            }
+            let before = try database.row("SELECT history FROM steps WHERE step = ?", [step - 1])
+            try database.run(
+                "UPDATE runs SET last_step = ?, history = ? WHERE term = ?",
+                [step - 1, try before?.get("history") ?? UInt64(0).hex, term])
+        }
+    }
+
+    /// Whoever trains or scores next decides what the run's numerics classes are.
+    ///
+    /// - Throws: ``StorageError``, and nothing is changed.
+    public func forgetNumericsClasses() throws(StorageError) {
+        try writeInTerm("forgetting the numerics classes") { database, term in
+            try database.run(
+                "UPDATE runs SET training_class = NULL, evaluation_class = NULL WHERE term = ?",
+                [term])
+        }
+    }
+
     /// The history digest after a step: XXH64 over 16 bytes, the digest before and the effect's.
     public static func history(after history: UInt64, effect: UInt64) -> UInt64 {
         var hash = XXH64()
@@ -249,6 +353,11 @@ public final class Ledger: Sendable {
                     worker.worker, worker.role, worker.process, worker.host, worker.device,
                     worker.numericsClass, term, worker.joined,
                 ])
+        case .prepared(let worker, let numericsClass):
+            try database.run(
+                """
+                UPDATE workers SET numerics_class = ? WHERE worker = ? AND "left" IS NULL
+                """, [numericsClass, worker])
         case .left(let worker, let time, let why):
             try database.run(
                 """
@@ -376,14 +485,17 @@ public final class Ledger: Sendable {
         if existing.value.stored.bitPattern == evaluation.value.stored.bitPattern {
             return .identical
         }
+        // Other arithmetic may give other numbers.
+        let isSameClass = existing.numericsClass == evaluation.numericsClass
         let text =
             "\(evaluation.metric) of \(evaluation.set) at step \(evaluation.step) is "
             + "\(existing.value) by \(existing.evaluator) and \(evaluation.value) by "
-            + "\(evaluation.evaluator); the first stays"
+            + "\(evaluation.evaluator)\(isSameClass ? "" : ", of another numerics class"); the first "
+            + "stays"
         try insert(
             EventRecord(
-                time: now(), kind: "evaluation_differs", severity: .error, step: evaluation.step,
-                text: text),
+                time: now(), kind: "evaluation_differs", severity: isSameClass ? .error : .info,
+                step: evaluation.step, text: text),
             into: database, term: term)
         return .differing
     }

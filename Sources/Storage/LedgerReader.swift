@@ -170,6 +170,11 @@ public final class LedgerReader: Sendable {
         }
     }
 
+    /// The last step whose row was superseded, 0 when none was.
+    public func lastSupersededStep() throws(StorageError) -> Int {
+        try read { try Int.fetchOne($0, sql: "SELECT max(step) FROM superseded_steps") ?? 0 }
+    }
+
     /// Computations of slots, by step, slot and attempt; of all steps where none are named.
     public func miniBatches(
         in range: ClosedRange<Int> = 0...Int.max

@@ -380,6 +380,8 @@ public struct EventRecord: Codable, Equatable, Sendable {
 public enum LedgerNote: Sendable {
     /// A worker joined.
     case joined(WorkerRecord)
+    /// A worker is prepared, and computes in a numerics class; one that is not here changes nothing.
+    case prepared(String, numericsClass: String)
     /// A worker left, at a time in seconds since 1970; one that is not here changes nothing.
     case left(String, at: Double, why: String)
     /// An event.
@@ -389,6 +391,7 @@ public enum LedgerNote: Sendable {
     var name: String {
         switch self {
         case .joined(let worker): "worker \(worker.worker)"
+        case .prepared(let worker, _): "the class of worker \(worker)"
         case .left(let worker, _, _): "the end of worker \(worker)"
         case .event: "an event"
         }

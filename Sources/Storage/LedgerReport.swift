@@ -5,6 +5,8 @@ import Foundation
 public enum LedgerReport {
     /// The sets in the order in which they are shown; others follow by name.
     private static let setOrder = ["train_eval", "val_eval", "easy_val_eval"]
+    /// Sets of images, which are shown beside each other.
+    private static let imageSets = ["train_images", "val_images"]
     private static let metricOrder = [
         "general_accuracy", "easy_accuracy", "mean_loss", "fraction_positive",
     ]
@@ -49,7 +51,7 @@ public enum LedgerReport {
             values[evaluation.set, default: [:]][evaluation.step, default: [:]][
                 evaluation.metric] = evaluation.value
         }
-        let others = values.keys.filter { !setOrder.contains($0) }.sorted()
+        let others = values.keys.filter { !(setOrder + imageSets).contains($0) }.sorted()
         var lines: [String] = []
         for set in setOrder + others {
             guard let steps = values[set] else { continue }
@@ -64,7 +66,23 @@ public enum LedgerReport {
             lines.append(set)
             lines += table(rows, width: width - 2).map { "  " + $0 }
         }
-        return lines
+        return lines + images(values, width: width)
+    }
+
+    /// Loss and top-1 of images that are trained on beside those of images that are held out.
+    private static func images(
+        _ values: [String: [Int: [String: Double]]], width: Int
+    ) -> [String] {
+        let sets = imageSets.filter { values[$0] != nil }
+        guard !sets.isEmpty else { return [] }
+        let columns = ["mean_loss", "top1"].flatMap { metric in sets.map { ($0, metric) } }
+        // `train mean_loss`, so that a narrow terminal shows all.
+        var rows = [["step"] + columns.map { "\($0.0.dropLast("_images".count)) \($0.1)" }]
+        for step in Set(sets.flatMap { values[$0]!.keys }).sorted() {
+            rows.append(
+                [String(step)] + columns.map { values[$0.0]?[step]?[$0.1].map(number) ?? "-" })
+        }
+        return [sets.joined(separator: " and ")] + table(rows, width: width - 2).map { "  " + $0 }
     }
 
     private static func checkpoints(_ snapshot: LedgerSnapshot) -> [[String]] {

@@ -34,8 +34,24 @@ enum LedgerSchema {
         }
     }
 
+    /// Tables whose rows may be superseded: each has a twin for those that were.
+    static let supersededTables = ["steps", "mini_batches", "checkpoints", "evaluations"]
+
     /// Every column, in the order of the tables.
-    static let columns: [Column] = [
+    static let columns: [Column] =
+        current
+        + supersededTables.flatMap { table in
+            [
+                Column(
+                    "superseded_" + table, "superseded", .telemetry,
+                    "when it was superseded, seconds since 1970", since: 4)
+            ]
+                + current.filter { $0.table == table }.map {
+                    Column("superseded_" + table, $0.name, .telemetry, $0.meaning, since: 4)
+                }
+        }
+
+    private static let current: [Column] = [
         Column("runs", "run", .telemetry, "name that no other run has"),
         Column("runs", "created", .telemetry, "when it was created, seconds since 1970"),
         Column("runs", "term", .telemetry, "how often a coordinator has started"),
@@ -95,7 +111,9 @@ enum LedgerSchema {
             "checkpoints", "deleted", .telemetry, "when its file was deleted, seconds since 1970",
             since: 2),
         Column("evaluations", "step", .result, "checkpoint's step"),
-        Column("evaluations", "set", .result, "train_eval, val_eval or easy_val_eval"),
+        Column(
+            "evaluations", "set", .result,
+            "train_eval, val_eval, easy_val_eval, train_images or val_images"),
         Column("evaluations", "metric", .result, "name of the metric"),
         Column("evaluations", "value", .result, "value; NULL stands for NaN"),
         Column("evaluations", "started", .telemetry, "first image read, seconds since 1970"),
@@ -138,6 +156,17 @@ enum LedgerSchema {
                     INSERT INTO evaluations SELECT * FROM evaluations_before;
                     DROP TABLE evaluations_before;
                     """)
+        }
+        // What one of these tables gets later, its twin gets too.
+        migrator.registerMigration("4") { database in
+            for table in supersededTables {
+                try database.execute(
+                    sql: """
+                        CREATE TABLE superseded_\(table) AS SELECT 0.0 AS superseded, * FROM \(table)
+                        WHERE 0
+                        """)
+            }
+            try describe(columnsSince: 4, in: database)
         }
         return migrator
     }

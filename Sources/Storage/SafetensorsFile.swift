@@ -17,6 +17,8 @@ public struct SafetensorsFile: Sendable {
     public let tensors: [CheckpointTensor]
     /// Bytes of the whole file.
     public let byteCount: Int
+    /// Whether it is a checkpoint, which ``CheckpointReader`` can verify.
+    public var isCheckpoint: Bool { metadata[CheckpointMetadata.Key.state] != nil }
 
     /// Opens and checks a file.
     ///

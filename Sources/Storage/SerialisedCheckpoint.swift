@@ -1,4 +1,5 @@
 import Basics
+import Foundation
 
 /// A checkpoint as the bytes of its file, without a file.
 ///
@@ -73,6 +74,28 @@ public struct SerialisedCheckpoint: Sendable {
         let start = FileContents(copying: header)
         try body(start.bytes)
         for tensor in tensors where !tensor.bytes.isEmpty { try body(tensor.bytes) }
+    }
+
+    /// Makes a durable file of it, completely or not at all; one of that name is replaced.
+    ///
+    /// - Throws: ``StorageError`` with code `diskFull` or `io`, and nothing is left behind.
+    public func write(
+        to path: String, files: any FileLayer = SystemFiles()
+    ) throws(StorageError) {
+        let temporary = path + ".part"
+        try files.remove(temporary)
+        let file = try files.create(temporary)
+        do throws(StorageError) {
+            try forEachPiece { (piece) throws(StorageError) in try file.write(piece) }
+            try file.synchronise()
+            try file.close()
+            try files.rename(temporary, to: path)
+        } catch {
+            try? file.close()
+            try? files.remove(temporary)
+            throw error
+        }
+        try files.synchroniseDirectory((path as NSString).deletingLastPathComponent)
     }
 
     private static func header(

@@ -1,3 +1,4 @@
+package import Basics
 import Foundation
 
 /// One event of a TensorBoard file, as far as Lineup writes and reads it.
@@ -10,6 +11,8 @@ package struct TensorBoardEvent: Equatable {
         case version(String)
         /// Values by tag.
         case scalars([Scalar])
+        /// Distributions by tag; not read back.
+        case histograms([Distribution])
         /// A writer starts: whatever readers have from this step on no longer counts.
         case start
         /// Something that Lineup does not write.
@@ -23,6 +26,16 @@ package struct TensorBoardEvent: Equatable {
         package init(tag: String, value: Float) {
             self.tag = tag
             self.value = value
+        }
+    }
+
+    package struct Distribution: Equatable {
+        package let tag: String
+        package let values: Histogram
+
+        package init(tag: String, values: Histogram) {
+            self.tag = tag
+            self.values = values
         }
     }
 
@@ -47,6 +60,15 @@ package struct TensorBoardEvent: Equatable {
                 summary.bytes(field: 1, value.content)
             }
             event.bytes(field: 5, summary.content)
+        case .histograms(let histograms):
+            var summary = ProtobufBytes()
+            for distribution in histograms where distribution.values.count > 0 {
+                var value = ProtobufBytes()
+                value.bytes(field: 1, Array(distribution.tag.utf8))
+                value.bytes(field: 5, Self.encoded(distribution.values))
+                summary.bytes(field: 1, value.content)
+            }
+            event.bytes(field: 5, summary.content)
         case .start:
             var log = ProtobufBytes()
             log.varint(field: 1, 1)  // SessionLog.START
@@ -54,6 +76,37 @@ package struct TensorBoardEvent: Equatable {
         case .other: break
         }
         return event.content
+    }
+
+    /// A `HistogramProto`.
+    private static func encoded(_ histogram: Histogram) -> [UInt8] {
+        var message = ProtobufBytes()
+        let head = [
+            histogram.min, histogram.max, Double(histogram.count), histogram.sum,
+            histogram.sumOfSquares,
+        ]
+        for (place, value) in head.enumerated() {
+            message.fixed64(field: place + 1, value.bitPattern)
+        }
+        var (limits, counts): ([Double], [Double]) = ([], [])
+        var last: Int?
+        for bucket in histogram.buckets.keys.sorted() {
+            // A reader takes a bucket to begin where the one before it ends.
+            if last != bucket - 1 {
+                limits.append(Histogram.upperLimit(ofBucket: bucket - 1))
+                counts.append(0)
+            }
+            limits.append(Histogram.upperLimit(ofBucket: bucket))
+            counts.append(Double(histogram.buckets[bucket]!))
+            last = bucket
+        }
+        for (field, values) in [(6, limits), (7, counts)] {
+            let packed = values.flatMap { value in
+                withUnsafeBytes(of: value.bitPattern.littleEndian) { Array($0) }
+            }
+            message.bytes(field: field, packed)
+        }
+        return message.content
     }
 
     /// Reads the protobuf form; nil when it is none.

@@ -50,7 +50,7 @@ final class SlotInputs: @unchecked Sendable {
         loader = try ImageLoader(root: catalogue.root, input: input)
         samples = catalogue.samples
         self.seed = seed
-        cacheBytesLeft = input.flip || input.crop ? 0 : Self.cacheBytesMax
+        cacheBytesLeft = input.isFixed ? Self.cacheBytesMax : 0
         for _ in 0..<max(1, threads) {
             let thread = Thread { [self] in work() }
             thread.stackSize = 1 << 20
@@ -130,7 +130,7 @@ final class SlotInputs: @unchecked Sendable {
                         augmentation: CounterRandom(
                             seed: seed, step: UInt64(key.step), slot: UInt64(key.slot),
                             item: UInt64(place), purpose: .augmentation),
-                        into: target)
+                        step: key.step, into: target)
                     keep(index, UnsafeBufferPointer(target))
                 } catch {
                     failure = error

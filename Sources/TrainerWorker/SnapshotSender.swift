@@ -38,6 +38,10 @@ final class SnapshotSender: @unchecked Sendable {
     private var spare: StateSnapshot?
     /// Copies being made, and what waits for them.
     private var making: [Int: [@Sendable () -> Void]] = [:]
+    /// Digests of the state being taken.
+    private var digesting = 0
+    /// Whoever reads the state holds it: each brings the host's values up to date where it is on a GPU.
+    private let reading = NSLock()
     private var sends = 0
     private var isStopping = false
 
@@ -139,10 +143,24 @@ final class SnapshotSender: @unchecked Sendable {
         spare = copy.snapshot
     }
 
-    /// Returns when no copy is being made.
+    /// Digests the whole state beside the step that reads it; ``waitUntilCopied()`` waits for that too.
+    func digest(
+        _ state: TrainingState, then: @escaping @Sendable (Result<UInt64, any Error>) -> Void
+    ) {
+        condition.withLock { digesting += 1 }
+        Thread.detachNewThread { [self] in
+            then(Result { try reading.withLock { try state.digest() } })
+            condition.withLock {
+                digesting -= 1
+                condition.broadcast()
+            }
+        }
+    }
+
+    /// Returns when no copy is being made and no digest taken.
     func waitUntilCopied() {
         condition.withLock {
-            while !making.isEmpty { condition.wait() }
+            while !making.isEmpty || digesting > 0 { condition.wait() }
         }
     }
 
@@ -171,7 +189,7 @@ final class SnapshotSender: @unchecked Sendable {
                     defer { spare = nil }
                     return spare
                 }
-                let snapshot = try state.copyAside(reusing: old)
+                let snapshot = try reading.withLock { try state.copyAside(reusing: old) }
                 let waiting = condition.withLock {
                     copies[step] = Copy(snapshot, history: history)
                     forgetUnkept()
@@ -231,7 +249,8 @@ final class SnapshotSender: @unchecked Sendable {
                 try file.header.withUnsafeBytes { start in
                     try ChunkSender.send(
                         context, to: address,
-                        identity: kind == .state ? "\(worker)-send-\(number)" : "", base: header,
+                        identity: kind == .state ? WorkerName.stream(number, of: worker) : "",
+                        base: header,
                         segments: [start] + file.tensors.map(\.bytes), isCancelled: isObsolete)
                 }
                 withExtendedLifetime(copy) {}

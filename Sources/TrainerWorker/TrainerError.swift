@@ -7,6 +7,7 @@ public struct TrainerError: LineupError, Equatable {
         case noCoordinator
         case refused
         case differs
+        case diverged
         case failed
     }
 
@@ -16,7 +17,7 @@ public struct TrainerError: LineupError, Equatable {
     public let message: String
 
     /// Wrong addresses, versions and data are the operator's.
-    public var isBadInput: Bool { code != .failed }
+    public var isBadInput: Bool { code != .failed && code != .diverged }
 
     package init(_ code: Code, _ message: String) {
         self.code = code

@@ -34,9 +34,11 @@ extension TrainerShell {
             break
         case .finish(let blocks):
             try buffers!.finish(blocks, threads: options.slotThreads)
+            if let block = takeFoldFlip(in: blocks) { buffers!.flipBit(ofFinished: block) }
         case .audit(let blocks):
             for block in blocks {
-                let digest = try buffers!.secondFold(block)
+                let flip: UInt64 = takeFoldFlip(in: [block]) == nil ? 0 : 1
+                let digest = try buffers!.secondFold(block) ^ flip
                 perform(tell(.blockAudited(block, digest: digest)))
             }
         case .broadcast(let blocks, let names):
@@ -53,6 +55,15 @@ extension TrainerShell {
             carrier.sendWant(.wantResults, blocks, of: buffers!, stamp, to: peer)
         case .complete: break
         }
+    }
+
+    /// The audited block among some in whose sum a bit flips now.
+    private func takeFoldFlip(in blocks: [Int]) -> Int? {
+        guard let flip, !flip.isOfSlot, flip.step <= buffers!.step,
+            let block = blocks.first(where: { machine.isAudited(block: $0) })
+        else { return nil }
+        self.flip = nil
+        return block
     }
 
     // MARK: In
@@ -76,7 +87,7 @@ extension TrainerShell {
                 continue
             }
             switch header.kind {
-            case .partial, .result, .wantPartials, .wantResults:
+            case .partial, .result, .wantPartials, .wantResults, .embeddings, .wantEmbeddings:
                 take(header, frames[2], from: peer)
             case .state: takeState(header, frames[2], from: peer)
             default: continue
@@ -91,66 +102,63 @@ extension TrainerShell {
 
     func take(_ header: WireDataHeader, _ frame: Frame, from peer: String) {
         guard let layout else { return }
+        if header.kind == .embeddings || header.kind == .wantEmbeddings {
+            return takeEmbeddings(header, frame, from: peer)
+        }
         let place = machine.place(
             step: Int(clamping: header.step), history: header.history, fold: Int(header.fold),
-            from: peer)
-        let isBlock = header.kind == .partial || header.kind == .result
-        let block = Int(header.block)
+            from: peer, isRequest: header.kind == .wantPartials || header.kind == .wantResults)
+        guard
+            let message = BlockMessage(
+                header, frame, layout: layout, slotCount: machine.slotCount)
+        else { return refusals.note("a block or a request of another size", peer) }
         switch place {
         case .nowhere: return
         case .later:
-            guard isBlock, block < layout.blockCount,
-                frame.count == (header.memoryNonce == 0 ? layout.byteCount(block) : 0)
-            else { return }
-            parked.park(.init(header: header, payload: frame, peer: peer))
-            return
-        case .here: break
+            if message.isBlock { parked.park(.init(header: header, payload: frame, peer: peer)) }
+        case .here: take(message, header, frame, from: peer)
         }
-        guard isBlock else { return answerWant(header, frame, from: peer) }
-        guard block < layout.blockCount,
-            let payload = carrier.payload(
-                header, frame, from: peer, byteCount: layout.byteCount(block))
-        else {
-            logger.warning("a block that has another size or cannot be read was ignored")
-            return
+    }
+
+    private func take(
+        _ message: BlockMessage, _ header: WireDataHeader, _ frame: Frame, from peer: String
+    ) {
+        func payload(_ block: Int) -> BlockPayload? {
+            carrier.payload(header, frame, from: peer, byteCount: layout!.byteCount(block))
         }
-        if header.kind == .partial {
-            guard header.low < header.high, Int(header.high) <= machine.slotCount else { return }
-            let run = SlotRun(Int(header.low), Int(header.high))
+        switch message {
+        case .partial(let block, let run):
             guard machine.wantsPartial(block, run: run) else { return }
-            guard buffers!.keepPartial(block, run: run, payload, digest: header.digest) else {
-                return noteDamage(header, from: peer)
-            }
+            guard let payload = payload(block),
+                buffers!.keepPartial(block, run: run, payload, digest: header.digest)
+            else { return noteDamage(header, from: peer) }
             perform(tell(.partialReceived(block, run: run)))
-        } else {
+        case .result(let block):
             guard machine.wantsResult(block) else { return }
-            guard
+            guard let payload = payload(block),
                 buffers!.keepResult(
                     block, payload, digest: header.digest,
                     keepingParts: machine.awaitsAudit(ofBlock: block))
             else { return noteDamage(header, from: peer) }
             perform(tell(.resultReceived(block, digest: header.digest)))
+        case .wantPartials(let blocks): answer(blocks, partials: true, header, to: peer)
+        case .wantResults(let blocks): answer(blocks, partials: false, header, to: peer)
         }
     }
 
     /// The block is missing now, and asked for again like everything that is.
-    private func noteDamage(_ header: WireDataHeader, from peer: String) {
+    func noteDamage(_ header: WireDataHeader, from peer: String) {
         logger.warning(
-            "a block arrived damaged",
+            "a block arrived damaged, or cannot be read",
             metadata: [
                 "worker.id": "\(peer)", "step": "\(header.step)", "block": "\(header.block)",
             ])
     }
 
-    private func answerWant(_ header: WireDataHeader, _ frame: Frame, from peer: String) {
-        guard
-            let blocks = BlockCarrier.blocks(
-                wantedBy: header, frame, blockCount: layout!.blockCount)
-        else { return }
+    private func answer(
+        _ blocks: [Int], partials: Bool, _ header: WireDataHeader, to peer: String
+    ) {
         carrier.noteWant(from: peer, step: Int(clamping: header.step))
-        carrier.copying {
-            perform(
-                tell(.wanted(blocks, partials: header.kind == .wantPartials, by: peer)))
-        }
+        carrier.copying { perform(tell(.wanted(blocks, partials: partials, by: peer))) }
     }
 }

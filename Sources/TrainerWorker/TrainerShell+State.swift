@@ -18,10 +18,10 @@ internal import Transport
 struct IncomingState {
     let step: Int
     let epoch: Int
-    var bytes: Data
-    var received = 0
-    /// Who sends it; chunks of an earlier donor are refused.
-    var donor = ""
+    /// The one trainer that is to send it, over whichever stream.
+    let donor: String
+    var bytes = Data()
+    var order = ChunkOrder()
 }
 
 extension TrainerShell {
@@ -44,7 +44,7 @@ extension TrainerShell {
         guard let root = settings.data.root else {
             throw TrainerError(.differs, "the run names no data; give it with --data-root CROPS")
         }
-        let dataSet = try DataSet(loading: root, sets: settings.evaluation.sets)
+        let dataSet = try DataSet(loading: root, sets: settings.evaluation.storedSets)
         guard dataSet.digest == welcome.datasetDigest else {
             throw TrainerError(
                 .differs,
@@ -53,7 +53,9 @@ extension TrainerShell {
         }
         try Engine.load()
         try Engine.setNumerics(.bitwise)
-        let configuration = try TrainingConfiguration(settings: settings, device: options.device)
+        let configuration = try TrainingConfiguration(
+            settings: settings, device: options.device,
+            classCount: dataSet.trainingIdentityCount)
         let inputs = try SlotInputs(
             catalogue: dataSet.catalogue,
             input: InputConfiguration(settings: settings, isTraining: true), seed: settings.seed,
@@ -62,7 +64,7 @@ extension TrainerShell {
             settings: settings, configuration: configuration, inputs: inputs,
             computer: try SlotComputer(configuration),
             flat: try configuration.layout(),
-            numerics: try NumericsClass.describe(settings, device: options.device),
+            numerics: try NumericsClass.describe(settings, configuration),
             datasetDigest: dataSet.digest)
     }
 
@@ -71,8 +73,10 @@ extension TrainerShell {
         self.prepared?.inputs.stop()
         snapshots?.stop()
         self.prepared = prepared
-        layout = EffectLayout(prepared.flat)
+        layout = EffectLayout(
+            prepared.flat, embeddingCount: Self.embeddingCount(prepared.settings))
         spare = BufferPool(layout!)
+        parked = ParkedBlocks(layout!, steps: TrainerStateMachine.backlogMax + 1)
         snapshots = SnapshotSender(
             context: context, coordinator: welcome.dataAddress, worker: worker, run: link.run,
             metadata: { step, history in
@@ -91,7 +95,7 @@ extension TrainerShell {
                     message, slotCount: prepared.settings.batch.miniBatchesPerStep,
                     audit: Audit(
                         seed: prepared.settings.seed, fraction: prepared.settings.auditFraction),
-                    epoch: epoch)))
+                    minesStep: prepared.settings.mining.scope == .step, epoch: epoch)))
     }
 
     // MARK: Getting the state
@@ -101,21 +105,23 @@ extension TrainerShell {
         let step = Int(clamping: load.step)
         let configuration = prepared!.configuration
         let mailbox = mailbox
+        let (context, welcome, run) = (context, welcome, link.run)
         switch load.source {
-        case .peer: incoming = IncomingState(step: step, epoch: epoch, bytes: Data())
+        case .peer: incoming = IncomingState(step: step, epoch: epoch, donor: load.peer)
         case .initial:
+            let weightsDigest = prepared!.settings.network.weightsDigest
             Thread.detachNewThread {
                 mailbox.post(
                     .loaded(
                         Result {
-                            let state = try TrainingState.initial(configuration)
-                            return Loaded(state: state, digest: try state.digest())
+                            let weights =
+                                try load.file.isEmpty
+                                ? nil : Self.checkpoint(load, welcome, context, run: run)
+                            return try Self.initialState(
+                                configuration, weights, digest: weightsDigest)
                         }, epoch: epoch))
             }
         case .checkpoint:
-            let context = context
-            let welcome = welcome
-            let run = link.run
             Thread.detachNewThread {
                 mailbox.post(
                     .loaded(
@@ -150,6 +156,26 @@ extension TrainerShell {
         return reader
     }
 
+    /// The state before the first step.
+    ///
+    /// - Parameter digest: what the settings say of the weights that are taken from elsewhere.
+    private static func initialState(
+        _ configuration: TrainingConfiguration, _ weights: CheckpointReader?, digest: String?
+    ) throws -> Loaded {
+        guard weights?.digests.weights.hex == digest else {
+            throw TrainerError(
+                .differs,
+                "the run starts from weights with digest \(digest ?? "none"), the coordinator has "
+                    + "\(weights?.digests.weights.hex ?? "none"); put weights.safetensors back into "
+                    + "the run's folder, or start a new run")
+        }
+        let state = try TrainingState.initial(configuration) { name in
+            weights?[name].map { ($0.shape, $0.bytes) }
+        }
+        withExtendedLifetime(weights) {}
+        return Loaded(state: state, digest: try state.digest())
+    }
+
     static func state(
         of reader: CheckpointReader, step: Int, configuration: TrainingConfiguration
     ) throws -> Loaded {
@@ -175,50 +201,43 @@ extension TrainerShell {
 
     /// A chunk of the state from a peer.
     func takeState(_ header: WireDataHeader, _ payload: Frame, from peer: String) {
-        var answer = WireDataHeader()
-        answer.kind = .credit
-        answer.length = 1
-        let offset = Int(clamping: header.offset)
         let total = Int(clamping: header.total)
         func refuse(_ why: String) {
+            var answer = WireDataHeader()
             answer.kind = .fetchFailed
             data.send([WireCodec.encode(answer), Data(why.utf8)], to: peer)
         }
+        guard !machine.isQuarantined(peer) else { return refuse("nothing of \(peer) is used") }
         guard let waiting = incoming, waiting.step == Int(clamping: header.step),
-            waiting.epoch == machine.epoch, offset == 0 || waiting.donor == peer,
-            total <= stateBytesMax
+            waiting.epoch == machine.epoch, waiting.donor == WorkerName.owner(of: peer),
+            total <= stateBytesMax,
+            waiting.bytes.isEmpty ? header.offset == 0 : waiting.bytes.count == total
         else { return refuse("not waiting for a state") }
         // Taken out, so that writing a chunk does not copy all of them.
         incoming = nil
         var incoming = waiting
-        if offset == 0 {
-            // From the beginning, also where an earlier stream broke off.
-            incoming.donor = peer
-            incoming.received = 0
-            if incoming.bytes.count != total { incoming.bytes = Data(count: total) }
-        }
-        let isWhole = payload.withUnsafeBytes { XXH64.digest($0) == header.digest }
-        guard isWhole, offset == incoming.received, incoming.bytes.count == total,
-            offset + payload.count <= total
-        else {
-            // The stream ends here; the machine asks for another one.
-            incoming.donor = ""
-            self.incoming = incoming
-            logger.warning(
-                "a piece of the state arrived damaged",
-                metadata: ["worker.id": "\(peer)", "offset": "\(offset)"])
-            return refuse("a piece arrived damaged")
-        }
-        payload.withUnsafeBytes { bytes in
-            incoming.bytes.withUnsafeMutableBytes {
+        if incoming.bytes.isEmpty { incoming.bytes = Data(count: total) }
+        let before = incoming.order.received
+        var state = incoming.bytes
+        incoming.bytes = Data()
+        let answers = incoming.order.add(header, payload) { offset, bytes, _ in
+            guard offset + bytes.count <= total else { return }
+            state.withUnsafeMutableBytes {
                 UnsafeMutableRawBufferPointer(rebasing: $0[offset..<offset + bytes.count])
                     .copyMemory(from: bytes)
             }
         }
-        _ = tell(.statePieceReceived)
-        incoming.received += payload.count
-        data.send([WireCodec.encode(answer)], to: peer)
-        guard incoming.received == total else {
+        incoming.bytes = state
+        for answer in answers {
+            if answer.kind == .again {
+                logger.warning(
+                    "a piece of the state arrived damaged, or not at all",
+                    metadata: ["worker.id": "\(peer)", "offset": "\(answer.offset)"])
+            }
+            data.send([WireCodec.encode(answer)], to: peer)
+        }
+        if incoming.order.received > before { _ = tell(.statePieceReceived) }
+        guard incoming.order.received >= total else {
             self.incoming = incoming
             return
         }
@@ -255,6 +274,13 @@ extension TrainerShell {
 
     func keepForJoiners(step: Int) {
         snapshots?.keepForJoiners(state!, step: step, history: currentHistory)
+    }
+
+    func digestState(step: Int, epoch: Int) {
+        let mailbox = mailbox
+        snapshots?.digest(state!) {
+            mailbox.post(.stateDigested(step: step, $0, epoch: epoch))
+        }
     }
 
     func donate(_ donation: WireDonateState) {

@@ -6,6 +6,7 @@ internal import Flight
 internal import Foundation
 internal import Images
 internal import Logging
+internal import MetricLearning
 internal import Protocol
 internal import Settings
 internal import Storage
@@ -41,13 +42,15 @@ public struct TrainerOptions: Sendable {
     /// What a slot takes longer than it would: trainers that share a machine in a benchmark then do not
     /// take its processors from one another.
     public var slotPause: Duration
+    /// A bit that flips in memory, once: for tests of what audits find.
+    public var flip: BitFlip?
 
     /// Names every option.
     public init(
         coordinator: String, keys: WorkerKeys? = nil, device: Device, slotThreads: Int,
         dataRoot: String?, bind: String, advertised: String? = nil, patience: Duration,
         host: String, version: String, flightFolder: String? = nil,
-        slotPause: Duration = .zero
+        slotPause: Duration = .zero, flip: BitFlip? = nil
     ) {
         self.coordinator = coordinator
         self.keys = keys
@@ -61,6 +64,22 @@ public struct TrainerOptions: Sendable {
         self.version = version
         self.flightFolder = flightFolder
         self.slotPause = slotPause
+        self.flip = flip
+    }
+}
+
+/// A bit that flips in the first audited slot, or while the first audited block is folded, from a step on.
+public struct BitFlip: Sendable, Equatable {
+    let isOfSlot: Bool
+    let step: Int
+
+    /// Reads `slot:STEP` or `fold:STEP`.
+    public init?(_ text: String) {
+        let parts = text.split(separator: ":")
+        guard parts.count == 2, ["slot", "fold"].contains(parts[0]), let step = Int(parts[1])
+        else { return nil }
+        isOfSlot = parts[0] == "slot"
+        self.step = step
     }
 }
 
@@ -80,9 +99,11 @@ public final class TrainerShell {
     enum Input: Sendable {
         case prepared(Result<Prepared, any Error>, epoch: Int)
         case loaded(Result<Loaded, any Error>, epoch: Int)
+        case embedded(EmbeddedSlotResult, epoch: Int)
         case computed(ComputedSlot, epoch: Int)
-        case slotFailed(step: Int, slot: Int, why: String, epoch: Int)
+        case slotFailed(step: Int, slot: Int, why: String, diverged: Bool, epoch: Int)
         case sendFailed(step: Int, why: String)
+        case stateDigested(step: Int, Result<UInt64, any Error>, epoch: Int)
         case note(String)
         case drain
         case copyRecord
@@ -106,6 +127,8 @@ public final class TrainerShell {
     struct ComputedSlot: Sendable {
         var done: WireSlotDone
         let contribution: SlotContribution
+        /// Of which loss the gradient is, in a step that mines over all of its slots.
+        var loss: SharedStepLoss?
     }
 
     let options: TrainerOptions
@@ -132,9 +155,12 @@ public final class TrainerShell {
     var buffers: StepBuffers?
     var spare: BufferPool?
     let carrier: BlockCarrier
-    var parked = ParkedBlocks()
+    var parked = ParkedBlocks(bytesMax: 0)
+    /// What is held between the phases of a step that mines over all of its slots.
+    var mined = MinedStep()
     var incoming: IncomingState?
     var snapshots: SnapshotSender?
+    var flip: BitFlip?
     var applySeconds = 0.0
     var exchangeBegan: ContinuousClock.Instant?
     var exchangeSeconds = 0.0
@@ -152,8 +178,10 @@ public final class TrainerShell {
     /// - Throws: ``TransportError`` for an address that cannot be used.
     public init(options: TrainerOptions) throws {
         self.options = options
+        // A peer may be on the coordinator's list before this trainer has heard of it.
         context = try Context(
-            keys: options.keys?.own, refusals: refusals, admits: admitted.admits)
+            keys: options.keys?.own, refusals: refusals, isRefusalFinal: false,
+            admits: admitted.admits)
         link = try WorkerLink(
             context, coordinator: options.coordinator, role: .trainer, keys: options.keys,
             host: options.host)
@@ -164,6 +192,7 @@ public final class TrainerShell {
             try data.bindForData(
                 options.bind, host: options.host, advertised: options.advertised))
         pool = WorkPool(threads: options.slotThreads)
+        flip = options.flip
         machine = TrainerStateMachine(worker: worker)
         flight = FlightRecorder(
             path: (options.flightFolder ?? FlightFolder.ofThisMachine) + "/" + worker,
@@ -277,19 +306,31 @@ public final class TrainerShell {
         case .loaded(.failure(let error), let epoch):
             perform(tell(.loadFailed("\(error)", epoch: epoch)))
         case .computed(let slot, let epoch):
-            guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step) else {
-                return
-            }
+            guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step),
+                slot.loss === mined.loss, machine.awaits(slot.done)
+            else { return }
             buffers.keep(slot: Int(slot.done.slot), slot.contribution)
             exchangeBegan = clock.now
             perform(tell(.slotComputed(slot.done, epoch: epoch)))
-        case .slotFailed(let step, let slot, let why, let epoch):
-            perform(tell(.slotFailed(step: step, slot: slot, reason: why, epoch: epoch)))
+        case .embedded(let slot, let epoch):
+            guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step) else {
+                return
+            }
+            keep(slot, in: buffers)
+            perform(tell(.slotEmbedded(slot.done, epoch: epoch)))
+        case .slotFailed(let step, let slot, let why, let diverged, let epoch):
+            perform(
+                tell(
+                    .slotFailed(
+                        step: step, slot: slot, reason: why, diverged: diverged, epoch: epoch)))
         case .sendFailed(let step, let why):
             var message = WireCheckpointFailed()
             message.step = UInt64(step)
             message.reason = why
             link.send(.checkpointFailed(message))
+        case .stateDigested(let step, .success(let digest), let epoch):
+            perform(tell(.stateDigested(step: step, digest: digest, epoch: epoch)))
+        case .stateDigested(_, .failure(let error), _): leave(failing: error)
         case .note(let text): logger.warning("\(text)")
         case .drain:
             drainedAt = clock.now
@@ -331,10 +372,11 @@ public final class TrainerShell {
         // Copies of a state that the run has left are of no use.
         snapshots?.releaseAll()
         state = nil
+        endMinedStep()
         if let buffers { spare!.recycle(buffers) }
         buffers = nil
         incoming = nil
-        parked = ParkedBlocks()
+        parked.removeAll()
     }
 
     // MARK: Actions
@@ -356,6 +398,11 @@ public final class TrainerShell {
         case .load(let load, let epoch): startLoading(load, epoch: epoch)
         case .donate(let donation): donate(donation)
         case .prefetch(let steps, let slots): prefetch(steps, slots: slots)
+        case .compute(let step, let slots, let samples, let epoch) where isMiningStep:
+            embed(step: step, slots: slots, samples: samples, epoch: epoch)
+        case .backward(let step, let slots, let epoch):
+            backward(step: step, slots: slots, epoch: epoch)
+        case .gather(let gather): perform(gather)
         case .compute(let step, let slots, let samples, let epoch):
             compute(step: step, slots: slots, samples: samples, epoch: epoch)
         case .cancel(let step, let slots):
@@ -363,7 +410,7 @@ public final class TrainerShell {
         case .openExchange(let step, let history, let peers):
             try openExchange(step: step, history: history, peers: peers)
         case .peersChanged(let peers): try carrier.connect(peers)
-        case .refold: buffers!.forgetSums()
+        case .refold(_, let slots): buffers!.forgetSums(and: slots)
         case .takeParked(let step): takeParked(of: step)
         case .exchange(let exchange): try perform(exchange)
         case .digestEffect(let step, let fold, let scalars, let epoch):
@@ -377,6 +424,7 @@ public final class TrainerShell {
         case .releaseSnapshot(let step): snapshots?.release(step: step)
         case .keepForJoiners(let step): keepForJoiners(step: step)
         case .releaseForJoiners(let step): snapshots?.releaseForJoiners(step: step)
+        case .digestState(let step, let epoch): digestState(step: step, epoch: epoch)
         case .note(let text): logger.warning("\(text)")
         case .leave(let stop): leave(stop)
         case .refused(let refusal): end = .failure(TrainerError(.refused, refusal.message))
@@ -412,7 +460,7 @@ public final class TrainerShell {
 
     // MARK: Slots
 
-    private func prefetch(_ steps: [WireStepSamples], slots: [Int]) {
+    func prefetch(_ steps: [WireStepSamples], slots: [Int]) {
         for samples in steps {
             for slot in slots {
                 prepared!.inputs.request(
@@ -436,6 +484,7 @@ public final class TrainerShell {
             let isAudited = machine.isAudited(slot: slot, step: step)
             let key = SlotInputs.Key(step: step, slot: slot)
             let ticket = tickets.issue(key)
+            let isFlipped = isAudited && takeSlotFlip(at: step)
             pool.submit {
                 guard tickets.isValid(ticket, for: key) else { return }
                 var done = WireSlotDone()
@@ -447,19 +496,25 @@ public final class TrainerShell {
                         done, labels: labels, prepared: prepared, state: state,
                         into: contribution)
                     Self.rest(pause)
+                    if isFlipped { contribution.flipBit() }
                     if isAudited { computed.done.digest = contribution.digest }
                     mailbox.post(.computed(computed, epoch: epoch))
                 } catch {
-                    mailbox.post(
-                        .slotFailed(
-                            step: step, slot: slot, why: "\(error)", epoch: epoch))
+                    mailbox.post(Self.failure(error, step: step, slot: slot, epoch: epoch))
                 }
             }
         }
     }
 
+    /// Whether a bit flips in an audited slot of the step.
+    func takeSlotFlip(at step: Int) -> Bool {
+        guard let flip, flip.isOfSlot, flip.step <= step else { return false }
+        self.flip = nil
+        return true
+    }
+
     /// Sleeps in short pieces, so that time in which the process is halted hardly counts.
-    private static func rest(_ pause: Duration) {
+    static func rest(_ pause: Duration) {
         let clock = ContinuousClock()
         let piece = Duration.milliseconds(2)
         var rested = Duration.zero
@@ -482,23 +537,45 @@ public final class TrainerShell {
         let result = try prepared.computer.compute(
             images: pixels.base, labels: labels, state: state, into: contribution.gradient)
         prepared.inputs.recycle(pixels)
-        guard result.loss.isFinite else {
-            throw TrainerError(
-                .failed,
-                "the loss is \(result.loss): the training diverged; lower optimizer.learning_rate "
-                    + "and start from the last checkpoint")
-        }
         result.batchStatistics.withUnsafeBytes { bytes in
             UnsafeMutableRawBufferPointer(contribution.statistics.floats).copyMemory(from: bytes)
         }
         var done = done
+        try report(result, in: &done)
+        if prepared.settings.logging.summarises(step: Int(done.step)) {
+            done.summary = WireSlotSummary(
+                BatchSummary(embeddings: result.embeddings, labels: labels))
+        }
+        done.decodeSeconds = (decoded - start).seconds
+        done.computeSeconds = (clock.now - decoded).seconds
+        return ComputedSlot(done: done, contribution: contribution)
+    }
+
+    /// What is said of a slot.
+    static func report(
+        _ result: SlotResult, in done: inout WireSlotDone
+    ) throws(TrainerError) {
+        if let what = result.whatIsNotFinite { throw diverged(what) }
         done.loss = result.loss.bitPattern
         done.fractionPositive = result.fractionPositive
         done.activeCount = UInt64(result.activeCount)
         done.validCount = UInt64(result.validCount)
-        done.decodeSeconds = (decoded - start).seconds
-        done.computeSeconds = (clock.now - decoded).seconds
-        return ComputedSlot(done: done, contribution: contribution)
+        done.spread = result.spread
+        done.lossParts = result.lossParts.map(\.bitPattern)
+    }
+
+    static func diverged(_ what: String) -> TrainerError {
+        TrainerError(
+            .diverged,
+            "\(what): the training diverged; lower optimizer.learning_rate, or limit gradients "
+                + "with optimizer.clip_norm")
+    }
+
+    /// What is said of a slot that gave none.
+    static func failure(_ error: any Error, step: Int, slot: Int, epoch: Int) -> Input {
+        .slotFailed(
+            step: step, slot: slot, why: "\(error)",
+            diverged: (error as? TrainerError)?.code == .diverged, epoch: epoch)
     }
 
     // MARK: Effect and apply
@@ -545,6 +622,7 @@ public final class TrainerShell {
         snapshots?.waitUntilCopied()
         try Training.apply(
             effect(step: step, scalars), to: state!, threads: options.slotThreads)
+        endMinedStep()
         spare!.recycle(buffers!)
         buffers = nil
         tickets.cancelAll()

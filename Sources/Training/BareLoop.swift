@@ -54,19 +54,8 @@ public final class BareLoop: Sendable {
                 .shapeMismatch,
                 "\(slots.count) slots given; a step has \(configuration.slotsPerStep)")
         }
-        let next = Atomic<Int>(0)
-        let collected = Mutex([SlotResult?](repeating: nil, count: slots.count))
-        try Parallel.tryRun(parts: min(parallelSlots, slots.count)) { _, _ in
-            while true {
-                let slot = next.wrappingAdd(1, ordering: .relaxed).oldValue
-                guard slot < slots.count else { return }
-                let result = try computer.compute(
-                    images: UnsafePointer(slots[slot].images.base), labels: slots[slot].labels,
-                    state: state, into: gradients[slot])
-                collected.withLock { $0[slot] = result }
-            }
-        }
-        let results = collected.withLock { $0 }.compactMap { $0 }
+        let results =
+            configuration.mining == .slot ? try computeEach(slots) : try computeTogether(slots)
         try Fold.mean(gradients, into: reduced, threads: parallelSlots)
         let step = state.step + 1
         return (
@@ -79,13 +68,55 @@ public final class BareLoop: Sendable {
         )
     }
 
+    private func computeEach(_ slots: [SlotInput]) throws -> [SlotResult] {
+        try forEach(slots) { [state, computer, gradients] place, slot in
+            try computer.compute(
+                images: UnsafePointer(slot.images.base), labels: slot.labels, state: state,
+                into: gradients[place])
+        }
+    }
+
+    /// The two phases of a step that mines over all of its slots; each result has the loss of all.
+    private func computeTogether(_ slots: [SlotInput]) throws -> [SlotResult] {
+        let embedded = try forEach(slots) { [state, computer] _, slot in
+            try computer.embed(
+                images: UnsafePointer(slot.images.base), count: slot.labels.count, state: state)
+        }
+        let loss = try computer.loss(
+            of: embedded.flatMap(\.embeddings), labels: slots.flatMap(\.labels), state: state)
+        return try forEach(slots) { [state, computer, gradients] place, slot in
+            try computer.backward(
+                embedded[place], firstRow: slots[..<place].reduce(0) { $0 + $1.labels.count },
+                of: loss, images: UnsafePointer(slot.images.base), state: state,
+                into: gradients[place])
+        }
+    }
+
+    /// Slots on parallel threads; what comes of each, in slot order.
+    private func forEach<Result: Sendable>(
+        _ slots: [SlotInput], _ body: @Sendable (Int, SlotInput) throws -> Result
+    ) throws -> [Result] {
+        let next = Atomic<Int>(0)
+        let collected = Mutex([Result?](repeating: nil, count: slots.count))
+        try Parallel.tryRun(parts: min(parallelSlots, slots.count)) { _, _ in
+            while true {
+                let slot = next.wrappingAdd(1, ordering: .relaxed).oldValue
+                guard slot < slots.count else { return }
+                let result = try body(slot, slots[slot])
+                collected.withLock { $0[slot] = result }
+            }
+        }
+        return collected.withLock { $0 }.compactMap { $0 }
+    }
+
     /// Makes one step.
     ///
-    /// - Returns: the mean loss over slots, in tree order.
+    /// - Returns: the mean loss over slots, in tree order; the loss of the step where that mines over all
+    ///   of its slots.
     @discardableResult
     public func step(_ slots: [SlotInput], learningRate: Double) throws -> Float {
         let (results, effect) = try compute(slots, learningRate: learningRate)
         try apply(effect, to: state, threads: parallelSlots)
-        return Fold.mean(results.map(\.loss))
+        return configuration.mining == .slot ? Fold.mean(results.map(\.loss)) : results[0].loss
     }
 }

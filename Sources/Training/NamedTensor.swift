@@ -41,6 +41,19 @@ public struct NamedTensor: Sendable {
             UnsafeMutableRawBufferPointer(mutating: buffer.bytes(offset..<offset + count)))
     }
 
+    /// Takes values over.
+    ///
+    /// - Throws: ``TrainingError`` with code `shapeMismatch` when they have other sizes.
+    func fill(from bytes: UnsafeRawBufferPointer, shape: [Int]) throws(TrainingError) {
+        guard shape == self.shape, bytes.count == byteCount else {
+            throw TrainingError(
+                .shapeMismatch,
+                "tensor '\(name)' has sizes \(shape) and \(bytes.count) bytes, the run wants "
+                    + "\(self.shape) and \(byteCount); resume with the run's own settings")
+        }
+        withUnsafeMutableBytes { $0.copyMemory(from: bytes) }
+    }
+
     /// The values.
     public func floats() -> [Float] {
         withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }

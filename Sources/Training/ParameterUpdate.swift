@@ -1,3 +1,4 @@
+import Basics
 import MetricLearning
 import Networks
 import Tensors
@@ -15,9 +16,10 @@ private struct ParameterGroup: Hashable {
         rateFactor =
             (entry.isHead ? optimizer.headRateFactor : 1)
             * (entry.role == .bias ? optimizer.biasRateFactor : 1)
+            * (entry.loss?.classRateFactor ?? 1)
         let decayFactor =
             switch entry.role {
-            case .weight: 1.0
+            case .weight: entry.loss?.classDecayFactor ?? 1
             case .normalisation: optimizer.weightDecay.normFactor
             case .bias: optimizer.weightDecay.biasFactor
             }

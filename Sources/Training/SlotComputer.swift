@@ -5,6 +5,8 @@ import Networks
 public import Tensors
 
 /// What one slot contributes to a step.
+///
+/// Where mining spans the step, the loss and what is counted beside it are those of the whole step.
 public struct SlotResult: Sendable {
     /// The slot's own loss, not scaled by the number of slots.
     public let loss: Float
@@ -14,6 +16,8 @@ public struct SlotResult: Sendable {
     public let activeCount: Int
     /// Valid terms.
     public let validCount: Int
+    /// Of a sum of losses each one's own, without its weight; empty for one loss.
+    public let lossParts: [Float]
     /// The gradient of the loss, in ``FlatLayout`` order.
     public let gradient: FloatBuffer
     /// Each batch norm's mean and unbiased variance, in buffer order.
@@ -22,6 +26,14 @@ public struct SlotResult: Sendable {
     public let embeddings: [Float]
     /// Mean L2 norm of the embeddings' rows.
     public let embeddingMeanNorm: Double
+    /// Root mean squared distance of two rows, of unit length where the loss looks at directions alone.
+    public let spread: Double
+
+    /// What of it is infinite or no number, in a few words; nil when nothing is.
+    public var whatIsNotFinite: String? {
+        if !loss.isFinite { return "the loss is \(loss)" }
+        return gradient.isFinite ? nil : "the gradient is not finite"
+    }
 }
 
 /// Computes slots: forward, loss and backward of one mini-batch on a state that stays as it is.
@@ -32,7 +44,7 @@ public struct SlotResult: Sendable {
 public final class SlotComputer: Sendable {
     /// What the run computes.
     public let configuration: TrainingConfiguration
-    private let loss: MetricLoss
+    let loss: MetricLoss
 
     /// Makes a computer; opens the tensor engine.
     public init(_ configuration: TrainingConfiguration) throws {
@@ -62,11 +74,16 @@ public final class SlotComputer: Sendable {
         images: UnsafePointer<Float>, labels: [Int], state: TrainingState,
         into gradient: FloatBuffer
     ) throws -> SlotResult {
+        try compute(
+            images: view(images, count: labels.count), labels: labels, state: state, into: gradient)
+    }
+
+    /// Images in memory, which stay where they are.
+    func view(_ images: UnsafePointer<Float>, count: Int) throws(TensorError) -> Tensor {
         let network = configuration.network
-        let view = try Tensor(
+        return try Tensor(
             viewing: UnsafeMutableRawPointer(mutating: images),
-            shape: [labels.count, 3, network.inputHeight, network.inputWidth], dtype: .float32)
-        return try compute(images: view, labels: labels, state: state, into: gradient)
+            shape: [count, 3, network.inputHeight, network.inputWidth], dtype: .float32)
     }
 
     /// Computes one slot.
@@ -77,63 +94,46 @@ public final class SlotComputer: Sendable {
     public func compute(
         images: Tensor, labels: [Int], state: TrainingState, into gradient: FloatBuffer
     ) throws -> SlotResult {
+        try checkSize(of: gradient, for: state)
+        try Engine.setIntraOpThreads(configuration.threadsPerSlot)
+        return try withGradient {
+            let pass = try SlotPass(images, state, configuration)
+            let result = try loss(
+                pass.embeddings, labels: labels, classes: pass.classes,
+                random: randomness(of: labels, step: state.step))
+            try pass.storeGradient(of: result.loss, in: gradient)
+            let values = try pass.embeddings.floats()
+            return SlotResult(
+                loss: Float(try result.loss.item()), fractionPositive: result.fractionPositive,
+                activeCount: result.activeCount, validCount: result.validCount,
+                lossParts: result.parts.map(Float.init), gradient: gradient,
+                batchStatistics: try pass.statistics.values(), embeddings: values,
+                embeddingMeanNorm: Self.meanNorm(values, rows: labels.count),
+                spread: spread(of: values, rows: labels.count))
+        }
+    }
+
+    func spread(of embeddings: [Float], rows: Int) -> Double {
+        EmbeddingSpread.rootMeanSquare(
+            embeddings, rows: rows, ofUnitRows: configuration.loss.looksAtDirections)
+    }
+
+    func checkSize(of gradient: FloatBuffer, for state: TrainingState) throws(TrainingError) {
         guard gradient.count == state.layout.elementCount else {
             throw TrainingError(
                 .shapeMismatch,
                 "a gradient buffer of \(gradient.count) elements was given; the network has "
                     + "\(state.layout.elementCount)")
         }
-        try Engine.setIntraOpThreads(configuration.threadsPerSlot)
-        let step = state.step + 1
-        let frozen = state.layout.entries.map { $0.isFrozen(at: step) }
-        let leaves = try zip(state.preparedParameters(), frozen).map { parameter, isFrozen in
-            try parameter.detach().requiresGradient(!isFrozen)
-        }
-        let statistics = try BatchStatistics(state.network, device: configuration.device)
-        return try withGradient {
-            let input = try images.to(device: configuration.device).contiguous(.channelsLast)
-            let embeddings = try state.network.forward(
-                input, parameters: leaves, batchNorm: .training(statistics),
-                autocast: configuration.precision.autocast)  // [batch, dimension]
-            let result = try loss(
-                embeddings, labels: labels, random: randomness(of: labels, step: state.step))
-            let trained = zip(leaves, frozen).filter { !$1 }.map(\.0)
-            try store(
-                try gradients(of: result.loss, withRespectTo: trained), frozen, state.layout,
-                gradient)
-            let values = try embeddings.floats()
-            return SlotResult(
-                loss: Float(try result.loss.item()), fractionPositive: result.fractionPositive,
-                activeCount: result.activeCount, validCount: result.validCount,
-                gradient: gradient, batchStatistics: try statistics.values(), embeddings: values,
-                embeddingMeanNorm: Self.meanNorm(values, rows: labels.count))
-        }
     }
 
-    /// What a loss draws from: of the step and the slot's identities, so that whoever computes the
-    /// slot draws the same.
-    private func randomness(of labels: [Int], step: Int) -> CounterRandom {
+    /// What a loss draws from: of the step and the identities, so that whoever computes the loss draws
+    /// the same.
+    func randomness(of labels: [Int], step: Int) -> CounterRandom {
         var hash = XXH64()
         for label in labels { hash.update(UInt64(bitPattern: Int64(label))) }
         return CounterRandom(
             seed: configuration.seed, step: UInt64(step), item: hash.finish(), purpose: .mining)
-    }
-
-    /// Copies gradients to their places, row-major; those of frozen parameters are zeros.
-    private func store(
-        _ gradients: [Tensor], _ frozen: [Bool], _ layout: FlatLayout, _ buffer: FloatBuffer
-    ) throws(TensorError) {
-        var gradients = gradients.makeIterator()
-        for (entry, isFrozen) in zip(layout.entries, frozen) {
-            let place = try Tensor(
-                viewing: buffer.base + entry.offset, shape: entry.shape, dtype: .float32,
-                keepingAlive: buffer)
-            if isFrozen {
-                try place.zero_()
-            } else {
-                try place.relayout_(from: gradients.next()!)
-            }
-        }
     }
 
     static func meanNorm(_ values: [Float], rows: Int) -> Double {

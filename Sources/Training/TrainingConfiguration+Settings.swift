@@ -8,36 +8,31 @@ public import Tensors
 extension TrainingConfiguration {
     /// What a run's settings mean for slots, apply and embedding.
     ///
-    /// - Throws: ``NetworkError`` or ``MetricLearningError`` for a combination that does not exist.
-    public init(settings: Settings, device: Device) throws {
+    /// - Parameter classCount: identities of the run's training data, `DataSet.trainingIdentityCount`;
+    ///   0 suffices for the network alone.
+    /// - Throws: ``NetworkError`` for a combination that does not exist.
+    public init(settings: Settings, device: Device, classCount: Int = 0) throws {
         let network = try NetworkConfiguration(
             backbone: settings.network.backbone.rawValue, head: settings.network.head.rawValue,
             embeddingDimension: settings.network.embeddingDim,
             inputHeight: settings.input.height, inputWidth: settings.input.width,
             channels: settings.network.channels, batchNorm: settings.network.batchNorm,
             batchNormMomentum: settings.network.batchNormMomentum)
-        let margin: Margin =
-            switch settings.loss.margin {
-            case .number(let value): .value(value)
-            case .soft: .soft
-            case .none: .none
-            }
         self.init(
-            network: network,
-            loss: try LossConfiguration(
-                name: settings.loss.name.rawValue, margin: margin.description,
-                distance: settings.loss.distance.rawValue,
-                normalization: settings.loss.normalize.rawValue,
-                miner: try PairMiner(
-                    name: settings.loss.miner.rawValue, epsilon: settings.loss.minerEpsilon),
-                reducer: settings.loss.reducer.rawValue,
-                activeThreshold: settings.loss.activeThreshold,
-                parameters: settings.loss.parameters),
+            network: network, loss: settings.loss, classCount: classCount,
             optimizer: OptimizerConfiguration(settings.optimizer),
             freeze: Freeze(settings.network),
             precision: settings.numerics.precision == .bf16 ? .bf16 : .fp32,
             threadsPerSlot: settings.numerics.threadsPerSlot, device: device,
-            slotsPerStep: settings.batch.miniBatchesPerStep, seed: settings.seed)
+            slotsPerStep: settings.batch.miniBatchesPerStep, seed: settings.seed,
+            mining: MiningScope(settings.mining))
+    }
+}
+
+extension MiningScope {
+    /// What a run's `mining` settings mean.
+    init(_ settings: Settings.Mining) {
+        self = settings.scope == .slot ? .slot : .step(keepsGraphs: settings.forward == .once)
     }
 }
 
@@ -64,6 +59,16 @@ extension InputConfiguration {
             crop: isTraining && settings.augmentation.crop,
             cropFromHeight: settings.augmentation.cropFromHeight,
             cropFromWidth: settings.augmentation.cropFromWidth,
+            occlusion: isTraining ? Occlusion(settings.augmentation) : Occlusion(),
             normalisation: settings.input.normalisation == .signed ? .signed : .imagenet)
+    }
+}
+
+extension Occlusion {
+    /// As settings say it.
+    init(_ settings: Settings.Augmentation) {
+        self.init(
+            start: settings.occlusionStart, end: settings.occlusionEnd,
+            rampSteps: settings.occlusionRampSteps)
     }
 }

@@ -16,6 +16,8 @@ public struct TrainingError: LineupError {
         case missingPartial
         /// A number or name is outside what is possible.
         case invalidValue
+        /// What was computed has changed in memory since.
+        case damaged
     }
 
     /// What went wrong, to branch on.
@@ -33,7 +35,7 @@ public struct TrainingError: LineupError {
     public var isBadInput: Bool {
         switch code {
         case .missingTensor, .shapeMismatch, .otherOptimizer, .invalidValue: true
-        case .stepOutOfOrder, .missingPartial: false
+        case .stepOutOfOrder, .missingPartial, .damaged: false
         }
     }
 }

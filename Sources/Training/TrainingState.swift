@@ -16,7 +16,7 @@ public final class TrainingState: @unchecked Sendable {
     public let network: Network
     /// Where each parameter lies in flat gradients.
     public let layout: FlatLayout
-    /// The network's parameters, on the configuration's device.
+    /// The network's parameters and then the losses', on the configuration's device.
     public let parameters: [Tensor]
     /// What the optimizer remembers: one list for each of its moments.
     public let moments: [[Tensor]]
@@ -28,6 +28,10 @@ public final class TrainingState: @unchecked Sendable {
     public private(set) var step: Int
 
     private let named: [NamedTensor]
+    /// The tensors over ``named``, on the configuration's device.
+    private let tensorsOnDevice: [Tensor]
+    /// Where in ``named`` the parameters and their averages are.
+    private let places: (parameters: [Int], averages: [Int])
     private let prepared = Mutex<Prepared>(Prepared())
 
     private struct Prepared {
@@ -39,32 +43,46 @@ public final class TrainingState: @unchecked Sendable {
     private init(_ configuration: TrainingConfiguration, step: Int) throws {
         self.configuration = configuration
         network = try Network(configuration.network)
-        layout = try FlatLayout(network, freeze: configuration.freeze)
+        let layout = try configuration.layout()
+        self.layout = layout
         self.step = step
-        let weights = network.parameters.map { (name: $0.name, shape: $0.shape) }
-        let statistics = network.buffers.map { (name: $0.name, shape: $0.shape) }
-        let optimizer = configuration.optimizer
+        let keepsAverage = configuration.optimizer.averageDecay != nil
+        let ofNetwork = layout.entries.filter { $0.loss == nil }
+        let ofLosses = layout.entries.filter { $0.loss != nil }
+        func averages(_ entries: [FlatLayout.Entry]) -> [(name: String, shape: [Int])] {
+            keepsAverage ? entries.map { ($0.averageName, $0.shape) } : []
+        }
+        // In the order of checkpoints; what an evaluator needs is in front.
         let groups =
             [
-                Self.allocate("network/", weights), Self.allocate("network/", statistics),
-                Self.allocate(
-                    Embedder.averagePrefix, optimizer.averageDecay == nil ? [] : weights),
+                ofNetwork.map { (name: $0.storedName, shape: $0.shape) },
+                network.buffers.map { (name: "network/" + $0.name, shape: $0.shape) },
+                averages(ofNetwork),
+                ofLosses.map { (name: $0.storedName, shape: $0.shape) },
+                averages(ofLosses),
             ]
-            + optimizer.rule.momentNames.map { Self.allocate("optimizer/\($0)/", weights) }
-        named = groups.flatMap { $0 }
+            + configuration.optimizer.rule.momentNames.map { moment in
+                layout.entries.map { (name: "optimizer/\(moment)/" + $0.name, shape: $0.shape) }
+            }
+        named = groups.flatMap(Self.allocate)
         let device = configuration.device
-        let tensors = try groups.map { group in
-            try group.map { try $0.view().to(device: device) }
+        tensorsOnDevice = try named.map { try $0.view().to(device: device) }
+        var ranges: [Range<Int>] = []
+        for group in groups {
+            let start = ranges.last?.upperBound ?? 0
+            ranges.append(start..<start + group.count)
         }
-        parameters = tensors[0]
-        buffers = tensors[1]
-        averages = tensors[2]
-        moments = Array(tensors[3...])
+        places = (Array(ranges[0]) + Array(ranges[3]), Array(ranges[2]) + Array(ranges[4]))
+        let tensors = tensorsOnDevice
+        parameters = places.parameters.map { tensors[$0] }
+        buffers = Array(tensors[ranges[1]])
+        self.averages = places.averages.map { tensors[$0] }
+        moments = ranges[5...].map { Array(tensors[$0]) }
     }
 
     /// Lays tensors out in one buffer, each at a multiple of 64 bytes.
     private static func allocate(
-        _ prefix: String, _ specs: [(name: String, shape: [Int])]
+        _ specs: [(name: String, shape: [Int])]
     ) -> [NamedTensor] {
         var offsets: [Int] = []
         var total = 0
@@ -74,39 +92,68 @@ public final class TrainingState: @unchecked Sendable {
         }
         let buffer = FloatBuffer(count: total)
         return zip(specs, offsets).map { spec, offset in
-            NamedTensor(
-                name: prefix + spec.name, shape: spec.shape, buffer: buffer, offset: offset)
+            NamedTensor(name: spec.name, shape: spec.shape, buffer: buffer, offset: offset)
         }
     }
 
-    /// The state before the first step: a pure function of the configuration.
-    public static func initial(_ configuration: TrainingConfiguration) throws -> TrainingState {
+    /// The state before the first step: a pure function of the configuration and of the weights given.
+    ///
+    /// - Parameter weights: the sizes and bytes of a network's tensor by its name, for instance
+    ///   `network/conv1.weight` or `network/bn1.running_mean`; nil where the seed decides.
+    /// - Throws: ``TrainingError`` with code `shapeMismatch` that names the tensor, and what `weights`
+    ///   throws.
+    public static func initial(
+        _ configuration: TrainingConfiguration,
+        weights: (String) throws -> (shape: [Int], bytes: UnsafeRawBufferPointer)? = { _ in nil }
+    ) throws -> TrainingState {
+        let state = try filled(configuration) { parameter, index, values in
+            parameter.initializer.fill(
+                values, shape: parameter.shape, seed: configuration.seed, index: index)
+        }
+        for tensor in state.named.prefix(
+            state.network.parameters.count + state.network.buffers.count)
+        {
+            guard let (shape, bytes) = try weights(tensor.name) else { continue }
+            try tensor.fill(from: bytes, shape: shape)
+        }
+        state.startAverages()
+        try state.push()
+        return state
+    }
+
+    /// A state before the first step with given weights.
+    ///
+    /// - Parameter fill: writes a parameter's values; is given its place in registration order.
+    static func filled(
+        _ configuration: TrainingConfiguration,
+        _ fill: @Sendable (FlatLayout.Entry, Int, UnsafeMutableBufferPointer<Float>) -> Void
+    ) throws -> TrainingState {
         let state = try TrainingState(configuration, step: 0)
-        let parameters = state.network.parameters
+        let (entries, places) = (state.layout.entries, state.places)
         Parallel.run(parts: 2) { part, parts in
-            for index in stride(from: part, to: parameters.count, by: parts) {
-                state.named[index].withUnsafeMutableBytes { bytes in
-                    parameters[index].initializer.fill(
-                        bytes.bindMemory(to: Float.self), shape: parameters[index].shape,
-                        seed: configuration.seed, index: index)
+            for index in stride(from: part, to: entries.count, by: parts) {
+                state.named[places.parameters[index]].withUnsafeMutableBytes { bytes in
+                    fill(entries[index], index, bytes.bindMemory(to: Float.self))
                 }
             }
         }
         for (index, buffer) in state.network.buffers.enumerated() {
-            state.named[parameters.count + index].withUnsafeMutableBytes { bytes in
+            state.named[state.network.parameters.count + index].withUnsafeMutableBytes { bytes in
                 bytes.bindMemory(to: Float.self).update(repeating: buffer.initialValue)
             }
         }
-        let firstAverage = parameters.count + state.buffers.count
-        for index in state.averages.indices {
-            state.named[index].withUnsafeBytes { weights in
-                state.named[firstAverage + index].withUnsafeMutableBytes {
-                    $0.copyMemory(from: weights)
-                }
-            }
-        }
+        state.startAverages()
         try state.push()
         return state
+    }
+
+    /// An average of one value is that value.
+    private func startAverages() {
+        for (average, parameter) in zip(places.averages, places.parameters) {
+            named[parameter].withUnsafeBytes { weights in
+                named[average].withUnsafeMutableBytes { $0.copyMemory(from: weights) }
+            }
+        }
     }
 
     /// The state that a checkpoint or a peer holds.
@@ -130,14 +177,7 @@ public final class TrainingState: @unchecked Sendable {
                         + "'\(configuration.network.backbone.rawValue)' needs it "
                         + "with sizes \(tensor.shape)")
             }
-            guard shape == tensor.shape, bytes.count == tensor.byteCount else {
-                throw TrainingError(
-                    .shapeMismatch,
-                    "tensor '\(tensor.name)' has sizes \(shape) and \(bytes.count) bytes, the run "
-                        + "wants \(tensor.shape) and \(tensor.byteCount); resume with the run's "
-                        + "own settings")
-            }
-            tensor.withUnsafeMutableBytes { $0.copyMemory(from: bytes) }
+            try tensor.fill(from: bytes, shape: shape)
         }
         try state.push()
         return state
@@ -166,8 +206,9 @@ public final class TrainingState: @unchecked Sendable {
     /// Every tensor in the order of checkpoints, over the state's own memory.
     ///
     /// `network/` parameters in registration order, `network/` running means and variances,
-    /// `network/average/` where an average is kept, then `optimizer/m/` and `optimizer/v/`, or
-    /// `optimizer/momentum/`. On a GPU the values are copied to the host first.
+    /// `network/average/` where an average is kept, `loss/` and `loss/average/` where a loss has
+    /// parameters, then `optimizer/m/` and `optimizer/v/`, or `optimizer/momentum/`. On a GPU the
+    /// values are copied to the host first.
     public func tensors() throws -> [NamedTensor] {
         try pull()
         return named
@@ -186,7 +227,7 @@ public final class TrainingState: @unchecked Sendable {
             old?.tensors.elementsEqual(named) { $0.name == $1.name && $0.shape == $1.shape }
             ?? false
         let copies =
-            fits ? old!.tensors : Self.allocate("", named.map { (name: $0.name, shape: $0.shape) })
+            fits ? old!.tensors : Self.allocate(named.map { (name: $0.name, shape: $0.shape) })
         Parallel.run(parts: threads) { [named] part, parts in
             for index in stride(from: part, to: copies.count, by: parts) {
                 named[index].withUnsafeBytes { source in
@@ -254,19 +295,17 @@ public final class TrainingState: @unchecked Sendable {
         }
     }
 
-    private var groups: [Tensor] { parameters + buffers + averages + moments.flatMap { $0 } }
-
     /// Brings the host's copy up to date; nothing to do where the state lives on the host.
     private func pull() throws(TensorError) {
         guard configuration.device != .cpu else { return }
-        for (tensor, host) in zip(groups, named) { try host.view().copy_(tensor) }
+        for (tensor, host) in zip(tensorsOnDevice, named) { try host.view().copy_(tensor) }
     }
 
     /// Brings the device up to date with the host's copy.
     private func push() throws(TensorError) {
         prepared.withLock { $0.isCurrent = false }
         guard configuration.device != .cpu else { return }
-        for (tensor, host) in zip(groups, named) { try tensor.copy_(host.view()) }
+        for (tensor, host) in zip(tensorsOnDevice, named) { try tensor.copy_(host.view()) }
     }
 }
 

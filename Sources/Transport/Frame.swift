@@ -12,6 +12,16 @@ public final class Frame: @unchecked Sendable {
         zmq_msg_init(message)
     }
 
+    /// A frame of this process's own, as if it had come over a connection.
+    package init(copying bytes: UnsafeRawBufferPointer) {
+        message = .allocate(capacity: 1)
+        guard zmq_msg_init_size(message, bytes.count) == 0 else {
+            fatalError("no memory for a frame of \(bytes.count) bytes")
+        }
+        UnsafeMutableRawBufferPointer(start: zmq_msg_data(message), count: bytes.count)
+            .copyMemory(from: bytes)
+    }
+
     deinit {
         zmq_msg_close(message)
         message.deallocate()

@@ -9,9 +9,12 @@ final class Gatekeeper: Sendable {
     private let hasEnded = DispatchSemaphore(value: 0)
 
     /// Starts to answer for every server socket of a context.
+    ///
+    /// - Parameter isFinal: whether who is turned away is told so, and then tries no more; else nothing is
+    ///   said, the handshake's time runs out, and he tries again.
     init(
         of context: UnsafeMutableRawPointer, admits: @escaping @Sendable (PublicKey) -> Bool,
-        refusals: Refusals
+        isFinal: Bool, refusals: Refusals
     ) throws(TransportError) {
         let failure = Mutex<TransportError?>(nil)
         let isReady = DispatchSemaphore(value: 0)
@@ -27,7 +30,7 @@ final class Gatekeeper: Sendable {
                 return
             }
             isReady.signal()
-            Self.serve(socket, wakeup, admits, refusals)
+            Self.serve(socket, wakeup, admits, refusal: isFinal ? "400" : "300", refusals)
             zmq_close(socket)
         }
         isReady.wait()
@@ -42,7 +45,7 @@ final class Gatekeeper: Sendable {
 
     private static func serve(
         _ socket: UnsafeMutableRawPointer, _ wakeup: Wakeup, _ admits: (PublicKey) -> Bool,
-        _ refusals: Refusals
+        refusal: String, _ refusals: Refusals
     ) {
         var items = [
             zmq_pollitem_t(socket: socket, fd: 0, events: Int16(ZMQ_POLLIN), revents: 0),
@@ -53,7 +56,7 @@ final class Gatekeeper: Sendable {
             zmq_poll(&items, 2, -1)
             if items[1].revents != 0 { return }
             while let request = Socket.receive(from: socket) {
-                answer(request, on: socket, admits, refusals)
+                answer(request, on: socket, admits, refusal: refusal, refusals)
             }
         }
     }
@@ -64,7 +67,7 @@ final class Gatekeeper: Sendable {
     /// status, its text, user, metadata.
     private static func answer(
         _ request: [Frame], on socket: UnsafeMutableRawPointer, _ admits: (PublicKey) -> Bool,
-        _ refusals: Refusals
+        refusal: String, _ refusals: Refusals
     ) {
         let key =
             request.count == 7 && request[5].text == "CURVE"
@@ -76,7 +79,7 @@ final class Gatekeeper: Sendable {
             refusals.note("a key that is not allowed", "key \(key?.hex ?? "none") from \(from)")
         }
         let reply = [
-            Data("1.0".utf8), number, Data((isAdmitted ? "200" : "400").utf8),
+            Data("1.0".utf8), number, Data((isAdmitted ? "200" : refusal).utf8),
             Data((isAdmitted ? "" : "key not allowed").utf8),
             Data((isAdmitted ? key!.hex : "").utf8), Data(),
         ]

@@ -26,10 +26,12 @@ public final class Context: @unchecked Sendable {
     /// - Parameters:
     ///   - keys: the process's own, nil for a context without keys.
     ///   - refusals: told of every key that is turned away.
+    ///   - isRefusalFinal: whether a key that is turned away now is told so, and tries no more.
     ///   - admits: whether a key may connect to the sockets that are bound here; called on another
     ///     thread.
     public init(
-        keys: KeyPair?, refusals: Refusals, admits: @escaping @Sendable (PublicKey) -> Bool
+        keys: KeyPair?, refusals: Refusals, isRefusalFinal: Bool = true,
+        admits: @escaping @Sendable (PublicKey) -> Bool
     ) throws(TransportError) {
         handle = Self.make()
         self.keys = keys
@@ -39,7 +41,8 @@ public final class Context: @unchecked Sendable {
         }
         // Before any socket: without a handler ZeroMQ admits every key.
         do throws(TransportError) {
-            gatekeeper = try Gatekeeper(of: handle, admits: admits, refusals: refusals)
+            gatekeeper = try Gatekeeper(
+                of: handle, admits: admits, isFinal: isRefusalFinal, refusals: refusals)
         } catch {
             gatekeeper = nil
             throw error

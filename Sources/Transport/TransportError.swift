@@ -10,6 +10,8 @@ public struct TransportError: LineupError, Equatable {
         case badKey
         case notLocal
         case system
+        /// A peer has said nothing for long.
+        case unanswered
     }
 
     /// To branch on.
@@ -18,7 +20,7 @@ public struct TransportError: LineupError, Equatable {
     public let message: String
 
     /// Addresses and keys come from the operator.
-    public var isBadInput: Bool { code != .system }
+    public var isBadInput: Bool { code != .system && code != .unanswered }
 
     package init(_ code: Code, _ message: String) {
         self.code = code

@@ -1,6 +1,7 @@
 import ArgumentParser
 import ClusterCore
 import Coordinator
+import Datasets
 import Foundation
 import Tensors
 import Training
@@ -46,6 +47,9 @@ struct CoordinatorCommand: AsyncParsableCommand {
     @Option(help: "Where the data set is on this machine.")
     var dataRoot: String?
 
+    @Flag(help: acceptNumericsHelp)
+    var acceptNumerics = false
+
     @Flag(help: .hidden)
     var supervised = false
 
@@ -59,13 +63,17 @@ struct CoordinatorCommand: AsyncParsableCommand {
             bind: bind, bulkBind: bulkBind, bulkAdvertised: bulkAdvertise,
             isInsecure: security.insecure, keys: try security.forCoordinator(bind: bind),
             expectedTrainers: expectTrainers,
-            expectedEvaluators: expectEvaluators, host: hostName(), version: lineupVersion)
+            expectedEvaluators: expectEvaluators, acceptsNumerics: acceptNumerics, host: hostName(),
+            version: lineupVersion)
         let supervised = supervised
         let outcome = try await onOwnThread {
             let folder = try RunFolder(
                 path: run, intent: .startOrResume, overrides: overrides, dataRoot: dataRoot)
             let dataSet = try folder.dataSet()
-            _ = try TrainingConfiguration(settings: folder.settings, device: .cpu).layout()
+            _ = try TrainingConfiguration(
+                settings: folder.settings, device: .cpu,
+                classCount: dataSet.trainingIdentityCount
+            ).layout()
             try folder.prepare()
             let shell = try CoordinatorShell(folder: folder, dataSet: dataSet, options: options)
             let signals = DrainSignals(drain: shell.drain)

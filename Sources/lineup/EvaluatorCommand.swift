@@ -97,12 +97,13 @@ struct EvaluatorCommand: AsyncParsableCommand {
                 case .scoring(let step, let sets):
                     say("scoring step \(step): \(sets.joined(separator: ", "))")
                 case .scored(let file):
-                    let general = file.metrics["general_accuracy"] ?? .nan
-                    let easy = file.metrics["easy_accuracy"] ?? .nan
-                    say(
-                        String(
-                            format: "step %d %@ general %.4f easy %.4f", file.step, file.set,
-                            general, easy))
+                    let shown = [
+                        ("general", "general_accuracy"), ("easy", "easy_accuracy"),
+                        ("loss", "mean_loss"), ("top-1", "top1"),
+                    ].compactMap { name, metric in
+                        file.metrics[metric].map { "\(name) " + String(format: "%.4f", $0) }
+                    }
+                    say("step \(file.step) \(file.set) " + shown.joined(separator: " "))
                 case .failed(let line): say("lineup: \(line)")
                 case .waiting: break
                 }

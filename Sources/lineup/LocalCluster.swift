@@ -66,6 +66,8 @@ struct LocalClusterPlan: Sendable {
     var restarts: Int
     /// Folder of keys, nil without keys.
     var keys: String?
+    /// Whether a run goes on in another numerics class.
+    var acceptsNumerics = false
 
     /// What every role is told of the keys.
     var keyArguments: [String] { keys.map { ["--keys", $0] } ?? [] }
@@ -99,7 +101,8 @@ final class LocalCluster {
                 "coordinator", plan.folder.path, "--bind", "tcp://127.0.0.1:*", "--supervised",
                 "--expect-trainers", "\(plan.trainers)", "--expect-evaluators",
                 "\(plan.evaluators)",
-            ] + plan.keyArguments + (plan.dataRoot.map { ["--data-root", $0] } ?? []),
+            ] + (plan.acceptsNumerics ? ["--accept-numerics"] : []) + plan.keyArguments
+                + (plan.dataRoot.map { ["--data-root", $0] } ?? []),
             log: logs + "/coordinator.log")
         self.coordinator = coordinator
         let address = try waitForAddress(coordinator)

@@ -28,8 +28,8 @@ struct ReportCommand: AsyncParsableCommand {
     @Argument(help: "The run's folder.")
     var folder: String
 
-    @Option(help: "Set whose tuples are shown.")
-    var set = "val_eval"
+    @Option(help: "Set whose tuples are shown; val_eval, or the first that the run has.")
+    var set: String?
 
     @Option(help: "Tuples that are shown.")
     var tuples = 24
@@ -53,7 +53,7 @@ struct ReportCommand: AsyncParsableCommand {
         var report = RunReport(
             run: URL(filePath: folder).lastPathComponent, folder: folder,
             lastStep: ledger.run.lastStep, weights: last?.digest.hex ?? "",
-            scores: Self.scores(ledger), rankedSet: set)
+            scores: Self.scores(ledger))
         let timeline = Self.timeline(ledger)
         report.faults = timeline.faults
         report.evaluationCost = timeline.evaluationCost
@@ -101,22 +101,31 @@ struct ReportCommand: AsyncParsableCommand {
             say("without pictures: \(error.message)")
             return
         }
-        if let known = setup.sets.first(where: { $0.name == set }) {
-            let baseline = try setup.pixelBaseline(set: known.name)
-            report.pixels = [
-                ClusterView.Score(
-                    step: 0, set: known.name,
-                    general: baseline.metrics[.generalAccuracy] ?? .nan,
-                    easy: baseline.metrics[.easyAccuracy] ?? .nan)
-            ]
+        let asked = setup.sets.compactMap { set -> (SetScorer, [TupleIndices], TupleScorer)? in
+            guard case .tuples(let tuples, let scorer) = set.question else { return nil }
+            return (set, tuples, scorer)
         }
+        let names = asked.map(\.0.name)
+        guard
+            let (scorer, tuples, ranker) = asked.first(where: {
+                $0.0.name == set ?? (names.contains("val_eval") ? "val_eval" : names.first)
+            })
+        else {
+            // A run that classifies may have images alone.
+            guard let set else { return }
+            throw ValidationError(
+                "there is no set '\(set)' of tuples; the run has \(names.joined(separator: ", "))")
+        }
+        report.rankedSet = scorer.name
+        let baseline = try setup.pixelBaseline(set: scorer.name)
+        report.pixels = [
+            ClusterView.Score(
+                step: 0, set: scorer.name, general: baseline.metrics[.generalAccuracy] ?? .nan,
+                easy: baseline.metrics[.easyAccuracy] ?? .nan)
+        ]
         guard let checkpoint, Engine.isAvailable else {
             say("without ranked pictures: they need a checkpoint and LibTorch (make setup)")
             return
-        }
-        guard let scorer = setup.sets.first(where: { $0.name == set }) else {
-            let known = setup.sets.map(\.name).joined(separator: ", ")
-            throw ValidationError("there is no set '\(set)'; the run has \(known)")
         }
         let reader = try CheckpointReader(
             path: folder + "/" + checkpoint.file, verifying: .weights)
@@ -125,8 +134,8 @@ struct ReportCommand: AsyncParsableCommand {
         let values = try scorer.embed(with: embedding)
         let matrix = try EmbeddingMatrix(values, dimension: embedding.dimension)
         let root = dataRoot ?? settings.data.root ?? "."
-        report.rankings = try Self.spread(scorer.tuples, tuples).map { tuple in
-            let ranked = try scorer.scorer.ranking(of: tuple, in: matrix)
+        report.rankings = try Self.spread(tuples, self.tuples).map { tuple in
+            let ranked = try ranker.ranking(of: tuple, in: matrix)
             func picture(_ row: Int, _ distance: Double, _ isPositive: Bool)
                 -> RunReport.Ranking.Picture
             {
@@ -150,14 +159,24 @@ struct ReportCommand: AsyncParsableCommand {
 
     private static func scores(_ ledger: LedgerSnapshot) -> [ClusterView.Score] {
         var scores: [ClusterView.Score] = []
-        for row in ledger.evaluations where row.metric == MetricName.generalAccuracy.rawValue {
-            let easy = ledger.evaluations.first {
-                $0.step == row.step && $0.set == row.set
-                    && $0.metric == MetricName.easyAccuracy.rawValue
+        for row in ledger.evaluations {
+            func value(_ metric: MetricName) -> Double {
+                ledger.evaluations.first {
+                    $0.step == row.step && $0.set == row.set && $0.metric == metric.rawValue
+                }?.value ?? .nan
             }
-            scores.append(
-                ClusterView.Score(
-                    step: row.step, set: row.set, general: row.value, easy: easy?.value ?? .nan))
+            switch MetricName(rawValue: row.metric) {
+            case .generalAccuracy:
+                scores.append(
+                    ClusterView.Score(
+                        step: row.step, set: row.set, general: row.value,
+                        easy: value(.easyAccuracy)))
+            case .top1:
+                scores.append(
+                    ClusterView.Score(
+                        step: row.step, set: row.set, loss: value(.meanLoss), top1: row.value))
+            default: break
+            }
         }
         return scores
     }

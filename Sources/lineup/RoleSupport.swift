@@ -11,6 +11,13 @@ import Tensors
 /// This Lineup's version, compared between the processes of a cluster.
 let lineupVersion = "0.1.0"
 
+/// What `--accept-numerics` does, for two commands.
+let acceptNumericsHelp: ArgumentHelp =
+    """
+    Given once, where LibTorch, the processor or the device is another than before: goes on from the \
+    last checkpoint in the numerics class of whoever trains first.
+    """
+
 /// This machine's name.
 func hostName() -> String {
     ProcessInfo.processInfo.hostName

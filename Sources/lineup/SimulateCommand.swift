@@ -55,8 +55,16 @@ struct SimulateCommand: ParsableCommand {
             discussion: "Drawn from each seed where it is not given."))
     var auditFraction: Double?
 
+    @Option(
+        help: ArgumentHelp(
+            "What a loss mines over: 'slot', or 'step', which makes steps two-phased.",
+            discussion: "Drawn from each seed where it is not given; a third are 'step'."))
+    var scope: MiningScope?
+
     @Flag(help: "Print what happened, the last 2,000 events of each run.")
     var trace = false
+
+    enum MiningScope: String, ExpressibleByArgument, CaseIterable { case slot, step }
 
     func validate() throws {
         guard seeds > 0, workers >= 0, evaluators >= 0, slots >= 0, steps > 0 else {
@@ -99,6 +107,8 @@ struct SimulateCommand: ParsableCommand {
             slots: slots > 0 ? slots : (workers > 0 ? nil : min(trainers, drawn)), steps: steps,
             auditFraction: auditFraction
                 ?? SimulationConfiguration.drawnAuditFraction(seed: seed),
+            minesStep: scope.map { $0 == .step }
+                ?? SimulationConfiguration.drawnMinesStep(seed: seed),
             faults: try chosenFaults(), isTraced: trace)
     }
 
@@ -122,6 +132,7 @@ struct SimulateCommand: ParsableCommand {
             "lineup simulate --seed \(configuration.seed) --workers \(configuration.trainers) "
                 + "--evaluators \(configuration.evaluators) --slots \(configuration.slots) "
                 + "--steps \(configuration.steps) --audit-fraction \(configuration.auditFraction) "
+                + "--scope \(configuration.minesStep ? MiningScope.step : .slot) "
                 + "--faults \(faults) --trace"
         }
     }
@@ -178,6 +189,7 @@ private struct Tally {
     var redone = 0
     var terms = 0
     var strikes: [Fault: Int] = [:]
+    var occurrences: [Occurrence: Int] = [:]
     private var saidAt = ContinuousClock().now
 
     mutating func add(_ result: SimulationResult) {
@@ -189,6 +201,9 @@ private struct Tally {
         redone += result.stepsRedone
         terms += result.terms
         for (fault, count) in result.strikes { strikes[fault, default: 0] += count }
+        for (occurrence, count) in result.occurrences {
+            occurrences[occurrence, default: 0] += count
+        }
     }
 
     mutating func sayProgress(of count: Int) {
@@ -201,6 +216,9 @@ private struct Tally {
     func summary(seconds wall: Double) -> String {
         let told = strikes.sorted { $0.key.rawValue < $1.key.rawValue }
             .map { "\($0.key.rawValue) \($0.value)" }.joined(separator: ", ")
+        let reached = Occurrence.allCases.compactMap { occurrence in
+            occurrences[occurrence].map { "\(occurrence.rawValue) \($0)" }
+        }.joined(separator: ", ")
         let speed = Int(seconds / max(wall, 1e-9))
         return """
             \(runs) runs, \(broken) broken; \(steps) steps committed, \(redone) done again, \
@@ -208,6 +226,7 @@ private struct Tally {
             \(Int(seconds)) simulated seconds in \(String(format: "%.1f", wall)) s: \
             \(speed) times real time
             faults: \(told.isEmpty ? "none" : told)
+            occurrences: \(reached.isEmpty ? "none" : reached)
             """
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Basics
 import Coordinator
+import Datasets
 import Foundation
 import Settings
 import Storage
@@ -39,7 +40,9 @@ struct ClusterOptions: ParsableArguments {
             valueName: "folder"))
     var keys: String?
 
-    func run(_ path: String, intent: RunFolder.Intent) async throws {
+    func run(
+        _ path: String, intent: RunFolder.Intent, acceptsNumerics: Bool = false
+    ) async throws {
         let options = self
         let code = try await onOwnThread {
             let folder = try RunFolder(
@@ -49,13 +52,22 @@ struct ClusterOptions: ParsableArguments {
             // What is wrong with the data is said here, before anything is written or started.
             let dataSet = try folder.dataSet()
             _ = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
-            _ = try TrainingConfiguration(settings: folder.settings, device: .cpu).layout()
+            _ = try TrainingConfiguration(
+                settings: folder.settings, device: .cpu,
+                classCount: dataSet.trainingIdentityCount
+            ).layout()
             let devices = try options.deviceList()
             try Engine.load()
             if folder.isExisting {
                 // A run that somebody leads already is not touched.
                 let probe = try RunLock(path: folder.path + "/" + Ledger.lockName)
                 withExtendedLifetime(probe) {}
+            }
+            if folder.settings.schedule.goesByScores, options.evaluators == 0 {
+                throw ValidationError(
+                    "--evaluators is 0, but the schedule goes by scores (schedule.name=plateau or "
+                        + "schedule.stop_patience): leave --evaluators out, or start an evaluator "
+                        + "elsewhere and 'lineup coordinator' with trainers here")
             }
             try folder.prepare()
             var trainers = options.trainers > 0 ? options.trainers : devices.count
@@ -69,7 +81,8 @@ struct ClusterOptions: ParsableArguments {
                     folder: folder, trainers: trainers, evaluators: options.evaluators,
                     devices: devices, evaluatorDevice: options.evaluatorDevice,
                     slotsAtOnce: options.slots(trainers: trainers, device: devices[0]),
-                    dataRoot: options.dataRoot, restarts: options.restarts, keys: options.keys)
+                    dataRoot: options.dataRoot, restarts: options.restarts, keys: options.keys,
+                    acceptsNumerics: acceptsNumerics)
             ).run()
         }
         if code != 0 { throw ExitCode(code) }
@@ -187,9 +200,12 @@ struct ResumeCommand: AsyncParsableCommand {
     @Argument(help: "The run's folder.")
     var run: String
 
+    @Flag(help: acceptNumericsHelp)
+    var acceptNumerics = false
+
     @OptionGroup var options: ClusterOptions
 
     func run() async throws {
-        try await options.run(run, intent: .resume)
+        try await options.run(run, intent: .resume, acceptsNumerics: acceptNumerics)
     }
 }

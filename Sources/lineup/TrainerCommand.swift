@@ -53,6 +53,9 @@ struct TrainerCommand: AsyncParsableCommand {
     @Option(help: .hidden)
     var slotPause = 0.0
 
+    @Option(help: .hidden)
+    var flip: String?
+
     func run() async throws {
         StandardErrorLog.bootstrap()
         // Until there is a record to copy.
@@ -75,6 +78,9 @@ struct TrainerCommand: AsyncParsableCommand {
         guard (0...3600).contains(slotPause) else {
             throw ValidationError("--slot-pause is \(slotPause); expected seconds from 0 to 3600")
         }
+        guard flip == nil || BitFlip(flip!) != nil else {
+            throw ValidationError("--flip is '\(flip!)'; expected slot:STEP or fold:STEP")
+        }
         let threads =
             slotsAtOnce > 0
             ? slotsAtOnce
@@ -83,7 +89,7 @@ struct TrainerCommand: AsyncParsableCommand {
             coordinator: coordinator, keys: keys, device: device, slotThreads: threads,
             dataRoot: dataRoot, bind: bind, advertised: advertise, patience: .seconds(patience),
             host: hostName(), version: lineupVersion, flightFolder: flight,
-            slotPause: .seconds(slotPause))
+            slotPause: .seconds(slotPause), flip: flip.flatMap { BitFlip($0) })
         let supervised = supervised
         let end = try await onOwnThread {
             let shell = try TrainerShell(options: options)

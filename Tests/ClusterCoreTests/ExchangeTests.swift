@@ -168,6 +168,10 @@ struct ExchangeRig {
                     } else {
                         rig.deliver(random.index(below: rig.wire.count))
                     }
+                    // Nobody but the two who are compared adds up what goes into an audited block.
+                    for case (_, _, .partial(let run, let block, _)) in rig.wire {
+                        #expect(run.count == 1 || !audited.contains(block))
+                    }
                 }
                 let tree = ExchangeRig.expected(SlotRun(0, slotCount))
                 for name in names {

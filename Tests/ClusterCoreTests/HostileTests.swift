@@ -36,6 +36,12 @@ import Testing
         return hello
     }
 
+    private static let prepared: WireBody = {
+        var message = WirePrepared()
+        message.datasetDigest = 5
+        return .prepared(message)
+    }()
+
     private static func textBytes(_ actions: [CoordinatorAction]) -> Int {
         actions.map {
             switch $0 {
@@ -80,6 +86,7 @@ import Testing
         for body in [WireBody.goodbye(goodbye), .evaluationRows(rows)] {
             var machine = Self.coordinator()
             _ = machine.received(.hello(Self.hello()), from: "w", now: .zero)
+            _ = machine.received(Self.prepared, from: "w", now: .zero)
             let actions = machine.received(body, from: "w", now: .zero)
             #expect(!actions.isEmpty && Self.textBytes(actions) < 1024)
         }
@@ -90,6 +97,7 @@ import Testing
         func isTaken(_ change: (inout WireEvaluationRows) -> Void) -> Bool {
             var machine = Self.coordinator()
             _ = machine.received(.hello(Self.hello()), from: "w", now: .zero)
+            _ = machine.received(Self.prepared, from: "w", now: .zero)
             var metric = WireMetricValue()
             metric.metric = "mean_loss"
             metric.value = .nan

@@ -1,5 +1,6 @@
 import ClusterCore
 import Protocol
+import SwiftProtobuf
 import Testing
 
 /// A quarantine outlives the process that it was said of.
@@ -42,5 +43,56 @@ import Testing
         case .welcome: #expect(!isRefused)
         default: Issue.record("\(answer)")
         }
+    }
+
+    @Test(arguments: [
+        ("a-1-x", true), ("a-1-x-send-3", true), ("a-1-xx", false), ("b-send-3", false),
+        ("c-9-z@00112233aabbccdd", true), ("c-9-z@00112233aabbccdd-send-12", true),
+        ("c-9-z@00112233aabbccde", false), ("d-4-w@00112233aabbccdd", false),
+    ])
+    func nothingOfAQuarantinedWorkerOrItsKeyIsUsed(peer: String, isBarred: Bool) {
+        var machine = TrainerStateMachine(worker: "me")
+        _ = machine.connectionOpened(now: .zero)
+        _ = machine.received(.welcome(.with { $0.term = 1 }), now: .zero)
+        _ = machine.prepared(.with { $0.blockCount = 1 }, slotCount: 1, epoch: machine.epoch)
+        _ = machine.received(
+            .loadState(.with { ($0.source, $0.number) = (.peer, 1) }), now: .zero)
+        var plan = WirePlan()
+        (plan.term, plan.generation, plan.step) = (1, 1, 1)
+        // One that has the same key and takes part is another machine's.
+        plan.members = ["b", "d-4-w@00112233aabbccdd"].map { name in .with { $0.worker = name } }
+        plan.listeners = [.with { $0.worker = "me" }]
+        plan.quarantined = ["a-1-x", "c-2-y@00112233aabbccdd"]
+        plan.samples = [.with { ($0.step, $0.slots) = (1, [WireSlotSamples()]) }]
+        // It waits for its state, and listens meanwhile; what it cannot place yet it keeps.
+        #expect(machine.place(step: 1, history: 0, fold: 0, from: peer) == .later)
+        _ = machine.received(.plan(plan), now: .zero)
+        #expect(machine.isQuarantined(peer) == isBarred)
+        #expect(
+            machine.place(step: 1, history: 0, fold: 0, from: peer)
+                == (isBarred ? .nowhere : .later))
+    }
+
+    /// A worker whose key is allowed could else put blocks of its own into a step.
+    @Test func blocksComeFromMembersAndRequestsFromListenersToo() {
+        var machine = TrainerStateMachine(worker: "me")
+        _ = machine.connectionOpened(now: .zero)
+        _ = machine.received(.welcome(.with { $0.term = 1 }), now: .zero)
+        _ = machine.prepared(.with { $0.blockCount = 1 }, slotCount: 1, epoch: machine.epoch)
+        _ = machine.received(
+            .loadState(.with { ($0.source, $0.number) = (.initial, 1) }), now: .zero)
+        _ = machine.stateLoaded(step: 0, digest: 1, epoch: machine.epoch)
+        var plan = WirePlan()
+        (plan.term, plan.generation, plan.step) = (1, 1, 1)
+        plan.members = ["b", "me"].map { name in .with { $0.worker = name } }
+        plan.listeners = [.with { $0.worker = "c" }]
+        plan.samples = [.with { ($0.step, $0.slots) = (1, [WireSlotSamples()]) }]
+        _ = machine.received(.plan(plan), now: .zero)
+        func place(_ peer: String, isRequest: Bool) -> TrainerStateMachine.DataPlace {
+            machine.place(step: 1, history: 0, fold: 0, from: peer, isRequest: isRequest)
+        }
+        #expect(place("b", isRequest: false) == .here && place("b", isRequest: true) == .here)
+        #expect(place("c", isRequest: false) == .nowhere && place("c", isRequest: true) == .here)
+        #expect(place("d", isRequest: false) == .nowhere && place("d", isRequest: true) == .nowhere)
     }
 }

@@ -104,6 +104,10 @@ import Testing
         hello.role = .evaluator
         hello.worker = "e"
         _ = machine.received(.hello(hello), from: "e", now: .zero)
+        var prepared = WirePrepared()
+        prepared.datasetDigest = 5
+        prepared.numerics.description_p = "class"
+        _ = machine.received(.prepared(prepared), from: "e", now: .zero)
         return machine
     }
 

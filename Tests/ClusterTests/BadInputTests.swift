@@ -11,17 +11,8 @@ import Testing
         _ arguments: [String], code expected: Int32 = 2, saying parts: [String],
         _ location: SourceLocation = #_sourceLocation
     ) throws {
-        let process = try LineupProcess(arguments)
-        let code = try process.wait(seconds: 60)
-        let lines = process.errors.split(separator: "\n")
-        let complaint = lines.last { $0.hasPrefix("lineup: ") }.map(String.init) ?? ""
-        #expect(code == expected, "\(process.errors)", sourceLocation: location)
-        #expect(
-            lines.count { $0.hasPrefix("lineup: ") } == 1, "\(process.errors)",
-            sourceLocation: location)
-        for part in parts {
-            #expect(complaint.contains(part), "\(process.errors)", sourceLocation: location)
-        }
+        try expectRefusal(
+            LineupProcess(arguments), code: expected, saying: parts, location: location)
     }
 
     @Test(.timeLimit(.minutes(2)))
@@ -48,6 +39,22 @@ import Testing
         try refused(
             ["train", run, "--set", "batch.phases=5:60000x4"] + data,
             saying: ["batch.phases) is 60000", "identities"])
+        try refused(
+            ["train", run, "--evaluators", "0", "--set", "schedule.name=plateau"] + data,
+            saying: ["--evaluators is 0", "plateau"])
+        try refused(
+            [
+                "train", run, "--set", "schedule.stop_patience=3", "--set",
+                "checkpoint.every_steps=0",
+            ]
+                + data, saying: ["stop_patience", "checkpoint.every_steps"])
+        try refused(
+            ["train", run, "--set", "loss.plus=softmx"] + data, saying: ["loss.plus", "softmx"])
+        try refused(
+            [
+                "train", run, "--set", "schedule.name=plateau", "--set", "checkpoint.keep_last=1",
+                "--set", "checkpoint.keep_unscored=1", "--set", "checkpoint.every_steps=40",
+            ] + data, saying: ["checkpoint.keep_unscored is 1", "at least 3"])
         try refused(["train", run], saying: ["data.root"])
         try refused(
             ["train", run, "--set", "data.root=/nowhere/at/all"], saying: ["/nowhere/at/all"])
@@ -110,6 +117,30 @@ import Testing
         try refused(
             ["train", LocalRun.folder("c"), "--trainers", "1", "--evaluators", "0"] + settings,
             code: 1, saying: [".jpg"])
+    }
+
+    @Test(.timeLimit(.minutes(3)), arguments: ["slot", "step"])
+    func aLossThatIsNoNumberEndsTheRunAndTheStateBeforeIsKept(scope: String) throws {
+        let run = LocalRun.folder("diverged-\(scope)")
+        let wild = LocalRun.options([
+            "optimizer.name=sgd", "optimizer.learning_rate=1000", "loss.distance=sqeuclidean",
+            "loss.margin=soft", "mining.scope=\(scope)",
+        ])
+        try refused(
+            ["train", run, "--trainers", "2", "--evaluators", "0"]
+                + LocalRun.settings(steps: 400, every: 400) + wild,
+            code: 1, saying: ["diverged", "optimizer.learning_rate", "last good"])
+        let reader = try LedgerReader(run: run)
+        let last = try #require(try reader.steps().last?.step)
+        let events = try reader.events().filter { $0.kind == "diverged" }
+        try reader.close()
+        #expect(last > 0)
+        #expect(events.count == 1)
+        // A slot of four identities with four images each; with two phases it is found before the loss.
+        #expect(events[0].text.components(separatedBy: ".jpg").count == 17, "\(events[0].text)")
+        let kept = try FileManager.default.contentsOfDirectory(
+            atPath: run + "/checkpoints/recovery")
+        #expect(kept.contains { $0.contains("\(last).safetensors") }, "step \(last): \(kept)")
     }
 
     @Test(

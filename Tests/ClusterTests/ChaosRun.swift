@@ -9,6 +9,7 @@ final class ChaosRun {
     /// What may be done to a running cluster.
     enum Strike: String, CaseIterable {
         case killTrainer = "trainers killed"
+        case killEvaluator = "evaluators killed"
         case killCoordinator = "coordinators killed"
         case haltTrainer = "trainers halted"
         case haltCoordinator = "coordinators halted"
@@ -53,6 +54,8 @@ final class ChaosRun {
     private static let abilities = Set(Ability.allCases.filter { $0.obstacle == nil })
 
     let cluster: RigCluster
+    /// Whether an evaluator scores every checkpoint.
+    let hasEvaluator: Bool
     private let strikes: [Strike]
     private let disk: SmallDisk?
     private let proxy: ChaosProxy?
@@ -61,12 +64,18 @@ final class ChaosRun {
     private var isComingBack = false
     private var report = Report()
 
-    /// Every fourth schedule runs as on one machine, every fourth on nodes of their own where that
-    /// is possible, the others through a proxy; every fifth on a small disk.
+    /// Prepares the schedule of a number.
+    ///
+    /// Every fourth runs as on one machine, every fourth on nodes of their own where that is possible, the
+    /// others through a proxy; every fifth on a small disk. Of groups of four that follow one another every
+    /// second has an evaluator, every third keys, and every fifth audits.
     init(seed: UInt64) throws {
         random = CounterRandom(seed: seed, step: 7, purpose: .audit)
         var folder = LocalRun.folder("chaos-\(seed)")
+        let four = seed / 4
+        hasEvaluator = four % 2 == 1
         var strikes = Strike.allCases.prefix { $0 != .freezeTrainer }
+        if !hasEvaluator { strikes.removeAll { $0 == .killEvaluator } }
         if Self.abilities.contains(.freezer) { strikes.append(.freezeTrainer) }
         if Self.abilities.contains(.quota) { strikes.append(.slowTrainer) }
         if seed % 5 == 4, Self.abilities.contains(.smallDisk) {
@@ -84,7 +93,8 @@ final class ChaosRun {
         case 3 where Self.abilities.contains(.network):
             wiring = .nodes(try VirtualNetwork())
             proxy = nil
-            strikes += [.cable, .blackhole, .narrow]
+            strikes += [.cable, .blackhole]
+            if Self.abilities.contains(.narrow) { strikes.append(.narrow) }
             if Self.abilities.contains(.reset) { strikes.append(.reset) }
         default:
             let made = ChaosProxy(seed: seed)
@@ -95,9 +105,12 @@ final class ChaosRun {
             ]
         }
         self.strikes = Array(strikes)
+        let audits = four % 5 == 2 ? ["audit_fraction=0.3"] : []
         cluster = try RigCluster(
             lineup: LineupProcess.executable(), folder: folder,
-            settings: LocalRun.values(steps: Self.steps, every: 25), wiring: wiring)
+            settings: LocalRun.values(steps: Self.steps, every: 25) + audits, wiring: wiring,
+            expectedEvaluators: hasEvaluator ? 1 : 0,
+            keys: four % 3 == 1 ? LocalRun.folder("chaos-keys-\(seed)") : nil)
     }
 
     var folder: String { cluster.folder }
@@ -116,6 +129,7 @@ final class ChaosRun {
     func run() throws -> Report? {
         try cluster.startCoordinator()
         for _ in 0..<1 + random.index(below: 3) { try startTrainer() }
+        try startEvaluatorIfMissing()
         let deadline = Date().addingTimeInterval(150)
         var nextStrike = Date().addingTimeInterval(1)
         while Date() < deadline {
@@ -134,6 +148,7 @@ final class ChaosRun {
             if step > Self.steps * 8 / 10 {
                 heal(all: true)
                 if cluster.trainers.allSatisfy({ !$0.isRunning }) { try startTrainer() }
+                try startEvaluatorIfMissing()
             } else if Date() > nextStrike {
                 nextStrike = Date().addingTimeInterval(
                     0.05 + 0.01 * Double(random.index(below: 60)))
@@ -149,6 +164,14 @@ final class ChaosRun {
         return nil
     }
 
+    private func startEvaluatorIfMissing() throws {
+        cluster.forgetTheDead()
+        guard hasEvaluator, cluster.evaluators.isEmpty, cluster.coordinator.isRunning else {
+            return
+        }
+        try unlessOver { try cluster.startEvaluator() }
+    }
+
     private func startTrainer() throws {
         let needsGroup = strikes.contains(.freezeTrainer) || strikes.contains(.slowTrainer)
         let group =
@@ -156,10 +179,14 @@ final class ChaosRun {
             ? try ControlGroup(
                 cores: strikes.contains(.slowTrainer) ? 8 : nil,
                 freezes: strikes.contains(.freezeTrainer)) : nil
+        try unlessOver { try cluster.startTrainer(group: group) }
+    }
+
+    /// Starts a worker; the run may just have ended, and how is looked at elsewhere.
+    private func unlessOver(_ start: () throws -> Void) throws {
         do {
-            try cluster.startTrainer(group: group)
+            try start()
         } catch let error as RigError {
-            // The run may just have ended; how is looked at there.
             guard !cluster.coordinator.isRunning else { throw error }
         }
     }
@@ -174,6 +201,9 @@ final class ChaosRun {
             victim?.process.killTree()
             cluster.forgetTheDead()
             if cluster.trainers.count < 3 { try startTrainer() }
+        case .killEvaluator:
+            cluster.evaluators.first?.process.killTree()
+            try startEvaluatorIfMissing()
         case .killCoordinator:
             cluster.coordinator.killTree()
             try comeBack()
@@ -189,6 +219,7 @@ final class ChaosRun {
             cluster.killAll()
             try comeBack()
             for _ in 0..<2 { try startTrainer() }
+            try startEvaluatorIfMissing()
         case .freezeTrainer:
             guard let group = victim?.group else { return }
             group.freeze(true)
@@ -199,8 +230,7 @@ final class ChaosRun {
             later(3 * seconds) { try? group.limit(cores: 8) }
         case .fillDisk: try fillDisk()
         default:
-            guard let victim else { return }
-            strikeNetwork(strike, victim, seconds: seconds)
+            guard let victim, strikeNetwork(strike, victim, seconds: seconds) else { return }
         }
         report.strikes[strike, default: 0] += 1
     }
@@ -240,21 +270,23 @@ final class ChaosRun {
         cluster.killAll()
         try comeBack()
         for _ in 0..<2 { try startTrainer() }
+        try startEvaluatorIfMissing()
     }
 
     private func strikeNetwork(
         _ strike: Strike, _ victim: RigCluster.Worker, seconds: Double
-    ) {
+    ) -> Bool {
         if let node = victim.node, let head = cluster.coordinatorNode {
-            switch strike {
+            let cluster = cluster
+            later(seconds) { cluster.heal(node) }
+            return switch strike {
             case .cable: node.setLink(up: false)
             case .blackhole: node.setBlackhole(to: head, true)
             case .reset: node.resetConnections()
             default: node.limit(kilobitsPerSecond: 800)
             }
-            let cluster = cluster
-            later(seconds) { cluster.heal(node) }
-        } else if let proxy {
+        }
+        if let proxy {
             let links = [victim.controlLink, victim.dataLink, cluster.bulkLink].compactMap(\.self)
             let link = links[random.index(below: links.count)]
             var conditions = ChaosProxy.Conditions()
@@ -266,14 +298,20 @@ final class ChaosRun {
                 conditions.jitter = .milliseconds(120)
             case .drip: conditions.dripBytes = 200
             case .corruption: conditions.bytesPerFlip = 20_000
-            case .halfOpen: return proxy.strike(.halfOpen, on: link)
+            case .halfOpen:
+                proxy.strike(.halfOpen, on: link)
+                return true
             case .cut:
-                return proxy.strike(.cut(afterBytes: random.index(below: 100_000)), on: link)
-            default: return proxy.strike(.reset, on: link)
+                proxy.strike(.cut(afterBytes: random.index(below: 100_000)), on: link)
+                return true
+            default:
+                proxy.strike(.reset, on: link)
+                return true
             }
             proxy.set(conditions, on: link)
             later(seconds) { proxy.set(.init(), on: link) }
         }
+        return proxy != nil
     }
 
     /// The first commit of a coordinator that was started again.

@@ -7,15 +7,25 @@ import Testing
 ///
 /// `make chaos MINUTES=10` goes on for so long; `make test` runs a short slice.
 @Suite(.serialized) struct ChaosTests {
-    private static let undisturbed: Result<(weights: String, ledger: String), any Error> = Result {
+    private struct Digests: Equatable {
+        let weights: String
+        let ledger: String
+
+        init(of run: String) throws {
+            weights = try LocalRun.weights(run, step: ChaosRun.steps)
+            ledger = try ClusterTests.ledgerDigest(run)
+        }
+    }
+
+    private static let undisturbed = Result { try undisturbedRun(evaluators: 0) }
+    private static let undisturbedAndScored = Result { try undisturbedRun(evaluators: 1) }
+
+    private static func undisturbedRun(evaluators: Int) throws -> Digests {
         let run = LocalRun.folder("chaos-undisturbed")
-        let process = try LineupProcess(
-            ["train", run, "--trainers", "1", "--evaluators", "0"]
-                + LocalRun.settings(steps: ChaosRun.steps, every: 25))
+        let process = try LocalRun.start(
+            run, steps: ChaosRun.steps, every: 25, trainers: 1, evaluators: evaluators)
         try #require(try process.wait() == 0, "\(process.errors)")
-        return (
-            try LocalRun.weights(run, step: ChaosRun.steps), try ClusterTests.ledgerDigest(run)
-        )
+        return try Digests(of: run)
     }
 
     @Test(.timeLimit(.minutes(120)))
@@ -40,12 +50,8 @@ import Testing
                 return
             }
             let schedule = "schedule \(number), \(report.strikes)"
-            #expect(
-                try LocalRun.weights(chaos.folder, step: ChaosRun.steps)
-                    == Self.undisturbed.get().weights, "\(schedule)")
-            #expect(
-                try ClusterTests.ledgerDigest(chaos.folder) == Self.undisturbed.get().ledger,
-                "\(schedule)")
+            let wanted = chaos.hasEvaluator ? Self.undisturbedAndScored : Self.undisturbed
+            #expect(try Digests(of: chaos.folder) == wanted.get(), "\(schedule)")
             try LocalRun.checkLedger(chaos.folder, steps: ChaosRun.steps)
             total = total + report
         }
@@ -75,9 +81,7 @@ import Testing
             let code = try trainer.wait(seconds: 30)
             #expect(code == 0, "\(trainer.errors)")
         }
-        #expect(
-            try LocalRun.weights(run, step: ChaosRun.steps) == Self.undisturbed.get().weights)
-        #expect(try ClusterTests.ledgerDigest(run) == Self.undisturbed.get().ledger)
+        #expect(try Digests(of: run) == Self.undisturbed.get())
         let reader = try LedgerReader(run: run)
         defer { try? reader.close() }
         #expect(try reader.miniBatches().count == 4 * ChaosRun.steps)

@@ -28,7 +28,7 @@ import Transport
         return text
     }
 
-    @Test(.timeLimit(.minutes(4)), arguments: [2, 3, 5])
+    @Test(.timeLimit(.minutes(4)), arguments: [2, 3, 5, 8])
     func anyNumberOfTrainersGivesTheSameWeights(trainers: Int) throws {
         let run = LocalRun.folder("n\(trainers)")
         let process = try LocalRun.start(run, steps: 24, trainers: trainers, evaluators: 1)
@@ -110,13 +110,15 @@ import Transport
         try LocalRun.checkLedger(run, steps: 24)
     }
 
-    /// Momentum, clipping, an average, layers that thaw at step 6, slots that grow after step 10.
+    /// Momentum, clipping, an average, layers that thaw at step 6, slots that grow after step 10, a sum
+    /// of losses of which two have parameters.
     static let rich = LocalRun.options([
         "optimizer.name=sgdw", "optimizer.nesterov=true", "optimizer.weight_decay=0.01",
         "optimizer.learning_rate=0.05", "optimizer.clip_norm=0.05", "optimizer.average_decay=0.9",
         "optimizer.weight_decay_norm_factor=0", "evaluation.weights=average",
         "network.train_last_blocks=1", "network.freeze_steps=5", "schedule.name=cosine",
         "schedule.decay_start_step=0", "schedule.warmup_steps=4", "batch.phases=10:5x4",
+        "loss.plus=softmax,center:0.0005",
     ])
 
     @Test(.timeLimit(.minutes(4)))

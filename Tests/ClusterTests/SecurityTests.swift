@@ -38,7 +38,7 @@ import Transport
 
     /// Runs `lineup keys` and returns what it prints.
     @discardableResult
-    private func keys(_ arguments: [String], in folder: String) throws -> String {
+    func keys(_ arguments: [String], in folder: String) throws -> String {
         let process = try LineupProcess(["keys"] + arguments + ["--keys", folder])
         let text = process.standardOutput()
         try #require(try process.wait(seconds: 30) == 0, "\(process.errors)")
@@ -46,19 +46,19 @@ import Transport
     }
 
     /// A coordinator's folder of keys.
-    private func head() throws -> String {
+    func head() throws -> String {
         let folder = LocalRun.folder("head")
         try keys(["create"], in: folder)
         return folder
     }
 
-    private func key(_ file: String) throws -> String {
+    func key(_ file: String) throws -> String {
         let text = try String(contentsOfFile: file, encoding: .utf8)
         return try #require(text.split(separator: "\n").last.map(String.init))
     }
 
     /// The folder of another machine, whose key is allowed as `roles`, or not at all.
-    private func node(_ name: String, of head: String, roles: String?) throws -> String {
+    func node(_ name: String, of head: String, roles: String?) throws -> String {
         let folder = LocalRun.folder(name)
         try keys(
             ["create", "--coordinator", try key(head + "/coordinator.public")], in: folder)
@@ -88,20 +88,6 @@ import Transport
                 "trainer", "--coordinator", address, "--bind", bind, "--slots-at-once", "1",
                 "--patience", "20",
             ] + arguments)
-    }
-
-    /// The one line with which a worker that may not take part ends.
-    private func refused(
-        _ process: LineupProcess, saying parts: String...,
-        location: SourceLocation = #_sourceLocation
-    ) throws {
-        let code = try process.wait(seconds: 60)
-        let lines = process.errors.split(separator: "\n").filter { $0.hasPrefix("lineup: ") }
-            .filter { !$0.contains("warning: ") }
-        #expect(code == 2 && lines.count == 1, "\(process.errors)", sourceLocation: location)
-        for part in parts {
-            #expect(process.errors.contains(part), "\(process.errors)", sourceLocation: location)
-        }
     }
 
     @Test(
@@ -144,18 +130,18 @@ import Transport
             run, keys: head, steps: 100_000, trainers: 1)
         let stranger = try node("stranger", of: head, roles: nil)
         let strangersKey = try key(stranger + "/worker.public")
-        try refused(
+        try expectRefusal(
             trainer(address, "--keys", stranger),
             saying: "does not allow this key", "lineup keys allow \(strangersKey) --role trainer")
-        try refused(
+        try expectRefusal(
             trainer(address, "--keys", try node("looker", of: head, roles: "observer")),
             saying: "(looker) is allowed as observer, not as trainer", "observer,trainer")
         let scorer = try node("scorer", of: head, roles: "evaluator")
-        try refused(
+        try expectRefusal(
             LineupProcess(["watch", address, "--keys", scorer]), saying: "not as observer")
-        try refused(
+        try expectRefusal(
             trainer(address, "--insecure"), saying: "admits only workers with a key", "lineup keys")
-        try refused(
+        try expectRefusal(
             LineupProcess(["evaluator", "--coordinator", address]), saying: "holds no keys",
             "--insecure")
         let misled = LocalRun.folder("misled")
@@ -165,14 +151,14 @@ import Transport
                 "allow", try key(misled + "/worker.public"), "--role", "trainer", "--name",
                 "misled",
             ], in: head)
-        try refused(
+        try expectRefusal(
             trainer(address, "--keys", misled), saying: "does not hold the coordinator's key")
         // Allowed, it takes part; removed, it goes, and the coordinator stays.
         try keys(["allow", strangersKey, "--role", "trainer", "--name", "friend"], in: head)
         let friend = try trainer(address, "--keys", stranger)
         try LocalRun.wait(for: 3, in: run, of: coordinator)
         try keys(["remove", "friend"], in: head)
-        try refused(friend, saying: "is not allowed any more")
+        try expectRefusal(friend, saying: "is not allowed any more")
         #expect(coordinator.isRunning)
         coordinator.send(SIGINT)
         #expect(try coordinator.wait(seconds: 30) == 75, "\(coordinator.errors)")
@@ -251,25 +237,26 @@ import Transport
         let secret = head + "/coordinator.secret"
         let files = FileManager.default
         try files.setAttributes([.posixPermissions: 0o644], ofItemAtPath: secret)
-        try refused(coordinator(), saying: secret, "mode 0644", "0600")
+        try expectRefusal(coordinator(), saying: secret, "mode 0644", "0600")
         try files.setAttributes([.posixPermissions: 0o600], ofItemAtPath: secret)
         let list = head + "/allowed"
         let text = try String(contentsOfFile: list, encoding: .utf8)
         try Data((text + "abc trainer\n").utf8).write(to: URL(fileURLWithPath: list))
-        try refused(coordinator(), saying: list + ", line 3", "KEY ROLES NAME")
-        try refused(
+        try expectRefusal(coordinator(), saying: list + ", line 3", "KEY ROLES NAME")
+        try expectRefusal(
             LineupProcess([
                 "keys", "allow", "12", "--role", "trainer", "--name", "x", "--keys", head,
             ]),
             saying: "64 hexadecimal digits")
-        try refused(LineupProcess(["keys", "create", "--keys", head]), saying: "exists already")
-        try refused(
+        try expectRefusal(
+            LineupProcess(["keys", "create", "--keys", head]), saying: "exists already")
+        try expectRefusal(
             LineupProcess(["keys", "list", "--keys", "/nowhere"]), saying: "/nowhere", "keys create"
         )
-        try refused(
+        try expectRefusal(
             LineupProcess(["watch", "tcp://10.9.8.7:5555"]), saying: "tcp://10.9.8.7:5555",
             "--insecure")
-        try refused(
+        try expectRefusal(
             LineupProcess(
                 ["trainer", "--coordinator", "tcp://127.0.0.1:9", "--keys", "/nowhere"]),
             saying: "/nowhere/worker.secret", "keys create")

@@ -111,6 +111,28 @@ import Testing
         #expect(!page.contains("<script") && !page.contains("http"))
     }
 
+    @Test func imagesStandBesideEachOtherWithTheirTurn() {
+        var scores: [ClusterView.Score] = []
+        for (step, train, held) in [(0, 3.5, 3.6), (20, 1.0, 1.25), (40, 0.5, 1.5)] {
+            scores.append(.init(step: step, set: "val_images", loss: held, top1: 0.25))
+            scores.append(.init(step: step, set: "train_images", loss: train, top1: 0.75))
+        }
+        let images = RunReport(run: "r", folder: "/r", lastStep: 40, weights: "", scores: scores)
+        #expect(
+            images.lines.prefix(8) == [
+                "run r, 40 steps", "", "of images loss / top-1",
+                "         train_images     val_images", "step 0   3.500 / 0.750    3.600 / 0.250",
+                "step 20  1.000 / 0.750    1.250 / 0.250",
+                "step 40  0.500 / 0.750    1.500 / 0.250",
+                "val_images: the least loss is 1.2500 at step 20",
+            ], "\(images.lines)")
+        #expect(images.html.contains("the least loss is 1.2500 at step 20"))
+        let both = RunReport(
+            run: "r", folder: "/r", lastStep: 40, weights: "", scores: report.scores + scores)
+        #expect(both.lines[2] == "general / easy accuracy, of images loss / top-1")
+        #expect(both.sets == ["train_eval", "val_eval", "train_images", "val_images"])
+    }
+
     @Test func aRunWithoutScoresHasAReportToo() {
         let empty = RunReport(run: "r", folder: "/r", lastStep: 0, weights: "", scores: [])
         #expect(empty.lines.first == "run r, 0 steps")

@@ -66,8 +66,12 @@ private func set(
         TupleIndices(anchor: $0, positive: $0 + 1, negatives: [$0 + 2, $0 + 3])
     }
     return SetScorer(
-        name: name, source: source, tuples: tuples,
-        scorer: TupleScorer(loss: TupleLoss(.batchHard, margin: .number(0.2))), batchSize: 8,
+        name: name, source: source,
+        question: .tuples(
+            tuples,
+            TupleScorer(
+                loss: TupleLoss(LossConfiguration(name: .batchHard, margin: .number(0.2))))),
+        batchSize: 8,
         cache: cache)
 }
 

@@ -9,14 +9,21 @@ import Transport
 /// A trainer's half of an exchange.
 private final class Member {
     let name: String
-    let context = Context()
+    let context: Context
     let data: Socket
     let carrier: BlockCarrier
     let pool: BufferPool
     let address: String
 
-    init(_ name: String, _ layout: EffectLayout, memory: Bool = true) throws {
+    /// - Parameter keys: its own, and whose it lets in.
+    init(
+        _ name: String, _ layout: EffectLayout, memory: Bool = true,
+        keys: (own: KeyPair, admitted: AdmittedKeys)? = nil
+    ) throws {
         self.name = name
+        context = try Context(
+            keys: keys?.own, refusals: Refusals(label: "test"), isRefusalFinal: false
+        ) { keys?.admitted.admits($0) ?? false }
         data = try Socket(context, .router, frameBytesMax: WireCodec.payloadBytesMax)
         carrier = BlockCarrier(context, me: name)
         let bound = try data.bindForData("tcp://127.0.0.1:*", host: "127.0.0.1")
@@ -49,7 +56,7 @@ private final class Member {
 @Suite struct BlockCarrierTests {
     /// Two whole blocks of gradient and a short one, and one of statistics.
     private let layout = EffectLayout(
-        gradientCount: 2 * FlatLayout.blockElements + 5, statisticsCount: 7)
+        gradientCount: 2 * FlatLayout.blockElements + 5, statisticsCount: 7, embeddingCount: 12)
     private let stamp = BlockCarrier.Stamp(run: 9, fold: 0)
 
     private func contribution(_ pool: BufferPool, _ first: Float) -> SlotContribution {
@@ -109,6 +116,44 @@ private final class Member {
         #expect(
             mine.effect.gradient.digest(0..<layout.gradientCount)
                 == theirs.effect.gradient.digest(0..<layout.gradientCount))
+    }
+
+    @Test(arguments: [true, false])
+    func embeddingsAreTheSameThroughMemoryAndSockets(memory: Bool) throws {
+        let (left, mine, right, theirs) = try pair(memory: memory)
+        // Slots of three, two and three images, four numbers each.
+        let values: [[Float]] = [12, 8, 12].enumerated().map { slot, count in
+            (0..<count).map { Float(100 * slot + $0) }
+        }
+        let statistics = [Float](repeating: 3, count: layout.statisticsCount)
+        for slot in 0..<2 {
+            let made = left.pool.take()
+            let digest = made.store(embeddings: values[slot], statistics: statistics)
+            #expect(digest == values[slot].withUnsafeBytes { XXH64.digest($0) })
+            mine.keepEmbeddings(slot: slot, made, count: values[slot].count)
+            left.carrier.sendEmbeddings(ofSlot: slot, of: mine, stamp, to: "right")
+            let (header, frame, peer) = try right.receive()
+            #expect(header.kind == .embeddings && Int(header.low) == slot && header.step == 3)
+            #expect((frame.count == 0) == memory)
+            let payload = try #require(
+                right.carrier.payload(
+                    header, frame, from: peer, byteCount: values[slot].count * 4))
+            #expect(!theirs.keepEmbeddings(slot: slot, payload, digest: header.digest ^ 1))
+            #expect(theirs.keepEmbeddings(slot: slot, payload, digest: header.digest))
+        }
+        let own = right.pool.take()
+        _ = own.store(embeddings: values[2], statistics: statistics)
+        theirs.keepEmbeddings(slot: 2, own, count: 12)
+        #expect(theirs.allEmbeddings == values.flatMap { $0 })
+
+        // What was sent by one who computes wrongly goes, and with it every gradient.
+        theirs.forgetEmbeddings(ofSlots: [0])
+        let fresh = try #require(theirs.contribution(ofEmbedded: 2))
+        #expect(fresh.gradient.base != own.gradient.base)
+        #expect(Array(fresh.statistics.floats) == statistics)
+        theirs.keepEmbeddings(slot: 0, right.pool.take(), count: 12)
+        #expect(Array(theirs.allEmbeddings.suffix(20)) == values[1] + values[2])
+        #expect(throws: TrainingError.self) { try theirs.finish([0], threads: 1) }
     }
 
     @Test func memoryThatWasWrittenAgainIsRefused() throws {
@@ -196,6 +241,41 @@ private final class Member {
         }
     }
 
+    /// A sum is made of what is still there; a slot cannot be, and nobody would take it.
+    @Test func whatChangedInMemoryIsNotSentAgain() throws {
+        let left = try Member("left", layout, memory: false)
+        let right = try Member("right", layout, memory: false)
+        try left.carrier.connect([right.member])
+        // The buffers of two steps that are over are used again, the last one first.
+        let old = (1...2).map {
+            StepBuffers(step: $0, history: 8, layout: layout, slotCount: 3, pool: left.pool)
+        }
+        for buffers in old { left.pool.recycle(buffers) }
+        let mine = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 3, pool: left.pool)
+        let slot = contribution(BufferPool(layout), 1)
+        mine.keep(slot: 0, slot)
+        mine.keep(slot: 1, contribution(BufferPool(layout), 2))
+        func sent(_ run: SlotRun, again: Bool) throws -> (digest: UInt64, isWhole: Bool) {
+            let send = {
+                try left.carrier.sendPartial(run, block: 0, of: mine, stamp, to: "right")
+            }
+            if again { try left.carrier.copying(send) } else { try send() }
+            let (header, frame, _) = try right.receive()
+            return (header.digest, XXH64.digest(frame.bytes) == header.digest)
+        }
+        let sum = try sent(SlotRun(0, 2), again: false)
+        #expect(sum.isWhole)
+        old[0].effect.gradient.base[7] += 1
+        #expect(try !sent(SlotRun(0, 2), again: false).isWhole)
+        #expect(try sent(SlotRun(0, 2), again: true) == sum)
+        #expect(try sent(SlotRun(0, 1), again: true).isWhole)
+        slot.gradient.base[7] += 1
+        let error = #expect(throws: TrainingError.self) {
+            try sent(SlotRun(0, 1), again: true)
+        }
+        #expect(error?.code == .damaged && error?.message.contains("slot 0 of step 3") == true)
+    }
+
     @Test func aPeerThatIsThereAgainIsReportedOnce() throws {
         let near = try Member("near", layout)
         let address: String
@@ -222,6 +302,40 @@ private final class Member {
         #expect(near.carrier.reconnected() == [])
     }
 
+    /// A peer may not have heard yet that this trainer is allowed.
+    @Test(arguments: [true, false])
+    func whoIsTurnedAwayFirstGetsInLater(memory: Bool) throws {
+        let admitted = AdmittedKeys()
+        let own = try KeyPair.generate()
+        let left = try Member(
+            "left", layout, memory: memory, keys: (own: own, admitted: AdmittedKeys()))
+        let right = try Member(
+            "right", layout, memory: memory,
+            keys: (own: try KeyPair.generate(), admitted: admitted))
+        try left.carrier.connect([right.member])
+        let buffers = StepBuffers(
+            step: 3, history: 8, layout: layout, slotCount: 1, pool: left.pool)
+        buffers.keep(slot: 0, contribution(left.pool, 1))
+        let run = SlotRun(0, 1)
+        try left.carrier.sendPartial(run, block: 0, of: buffers, stamp, to: "right")
+        let refusedUntil = ContinuousClock.now + .milliseconds(700)
+        while ContinuousClock.now < refusedUntil {
+            #expect(left.carrier.reconnected() == [] && right.data.receive() == nil)
+            usleep(20_000)
+        }
+        admitted.replace(with: [Data(own.publicKey.bytes)])
+        let (header, _, peer) = try right.receive()
+        #expect(peer == "left" && header.kind == .partial)
+        // What else was lost is sent again.
+        var found: [String] = []
+        let deadline = ContinuousClock.now + .seconds(5)
+        while found.isEmpty, ContinuousClock.now < deadline {
+            found = left.carrier.reconnected()
+            usleep(20_000)
+        }
+        #expect(found == ["right"])
+    }
+
     @Test func requestsNameTheirBlocks() throws {
         let (left, mine, right, _) = try pair(memory: true)
         left.carrier.sendWant(.wantResults, [0, 3], of: mine, stamp, to: "right")
@@ -231,5 +345,39 @@ private final class Member {
         var damaged = header
         damaged.digest ^= 1
         #expect(BlockCarrier.blocks(wantedBy: damaged, frame, blockCount: 4) == nil)
+    }
+
+    @Test func aThousandCopiesTakeTheRoomOfOne() throws {
+        let (left, mine, right, _) = try pair(memory: false)
+        func item(_ slot: Int, fold: Int = 0) throws -> ParkedBlocks.Item {
+            try left.carrier.sendPartial(
+                SlotRun(slot, slot + 1), block: 0, of: mine, .init(run: 9, fold: fold), to: "right")
+            let (header, frame, peer) = try right.receive()
+            return .init(header: header, payload: frame, peer: peer)
+        }
+        let (first, second) = (try item(0), try item(1))
+        var parked = ParkedBlocks(layout, steps: 1)
+        parked.park(first)
+        let one = parked.byteCount
+        #expect(one > layout.byteCount(0))
+        for _ in 0..<1_000 { parked.park(first) }
+        #expect(parked.byteCount == one)
+        parked.park(second)
+        #expect(parked.byteCount == 2 * one)
+        // Of a later fold: what was folded before is not used any more.
+        let later = try item(0, fold: 1)
+        parked.park(later)
+        parked.park(first)
+        #expect(parked.byteCount == 2 * one)
+        #expect(parked.take(step: 3).map(\.header.fold) == [1, 0])
+        #expect(parked.byteCount == 0)
+        // Twice the effect of each step is room enough.
+        for step in 0..<100 {
+            var other = first.header
+            other.step = UInt64(step)
+            parked.park(.init(header: other, payload: first.payload, peer: "left"))
+        }
+        let effect = (0..<layout.blockCount).reduce(0) { $0 + layout.byteCount($1) }
+        #expect(parked.byteCount > effect && parked.byteCount <= 2 * effect + 8 * 512)
     }
 }

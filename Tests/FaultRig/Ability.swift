@@ -6,6 +6,7 @@ package enum Ability: String, CaseIterable, Sendable {
     case quota = "control groups' processor quota"
     case network = "network namespaces"
     case reset = "ss -K"
+    case narrow = "tc's tbf"
     case smallDisk = "a file system in memory"
     case deathSignal = "setpriv --pdeathsig"
 
@@ -16,6 +17,7 @@ package enum Ability: String, CaseIterable, Sendable {
         .freezer: ControlGroup.obstacle(.freezer), .quota: ControlGroup.obstacle(.cpu),
         .network: VirtualNetwork.obstacle,
         .reset: VirtualNetwork.canReset ? nil : "ss is not there, or the kernel does not let it",
+        .narrow: VirtualNetwork.canLimit ? nil : "tc is not there, or the kernel has no tbf",
         .smallDisk: SmallDisk.obstacle,
         .deathSignal: LineupProcess.deathSignal.isEmpty ? "no setpriv" : nil,
     ]

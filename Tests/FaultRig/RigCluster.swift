@@ -47,6 +47,9 @@ package final class RigCluster {
     private let lineup: URL
     private let settings: [String]
     private let expectedTrainers: Int
+    private let expectedEvaluators: Int
+    /// The folder of the coordinator's keys, which its workers use too.
+    private let keys: String?
     private var bulkPorts: (bound: UInt16, link: ChaosProxy.Link)?
     private var controlPort: UInt16 = 0
     /// Where the coordinator runs, where the processes have nodes.
@@ -66,16 +69,20 @@ package final class RigCluster {
     ///
     /// - Parameters:
     ///   - settings: `KEY=VALUE`, as `--set` takes them.
+    ///   - keys: an empty or missing folder in which keys are made; without one there are none.
     ///   - coordinatorGroup: control group of every coordinator.
     package init(
         lineup: URL, folder: String, settings: [String], wiring: Wiring = .plain,
-        expectedTrainers: Int = 1, coordinatorGroup: ControlGroup? = nil
+        expectedTrainers: Int = 1, expectedEvaluators: Int = 0, keys: String? = nil,
+        coordinatorGroup: ControlGroup? = nil
     ) throws {
         self.lineup = lineup
         self.folder = folder
         self.settings = settings
         self.wiring = wiring
         self.expectedTrainers = expectedTrainers
+        self.expectedEvaluators = expectedEvaluators
+        self.keys = keys
         self.coordinatorGroup = coordinatorGroup
         switch wiring {
         case .plain: break
@@ -85,6 +92,7 @@ package final class RigCluster {
             bulkPorts = (bound, try proxy.open(to: bound))
         case .nodes(let network): coordinatorNode = try network.addNode()
         }
+        if let keys { _ = try Self.output(of: ["keys", "create", "--keys", keys], lineup) }
     }
 
     deinit { end() }
@@ -94,7 +102,10 @@ package final class RigCluster {
     /// Starts the coordinator, or the next one, and waits until it can be reached.
     package func startCoordinator() throws {
         coordinatorStartedAt = Date()
-        var arguments = ["coordinator", folder, "--expect-trainers", "\(expectedTrainers)"]
+        var arguments = [
+            "coordinator", folder, "--expect-trainers", "\(expectedTrainers)",
+            "--expect-evaluators", "\(expectedEvaluators)",
+        ]
         switch wiring {
         case .plain: arguments += ["--bind", "tcp://127.0.0.1:*"]
         case .proxied:
@@ -104,12 +115,20 @@ package final class RigCluster {
                 "tcp://127.0.0.1:\(bound)", "--bulk-advertise", "tcp://127.0.0.1:\(link.port)",
             ]
         case .nodes:
-            arguments += ["--bind", "tcp://\(coordinatorNode!.address):5555", "--insecure"]
+            arguments += ["--bind", "tcp://\(coordinatorNode!.address):5555"]
         }
+        arguments += access
         coordinator = try LineupProcess(
             arguments + settings.flatMap { ["--set", $0] }, executable: lineup,
             in: Placement(node: coordinatorNode, group: coordinatorGroup))
         _ = try address()
+    }
+
+    /// How processes are let in.
+    private var access: [String] {
+        if let keys { return ["--keys", keys] }
+        guard case .nodes = wiring else { return [] }
+        return ["--insecure"]
     }
 
     /// Where the coordinator of the present term listens.
@@ -140,10 +159,11 @@ package final class RigCluster {
         slotsAtOnce: Int = 1, patience: Int = 20, slotPause: Double = 0,
         group: ControlGroup? = nil
     ) throws -> Worker {
-        let options = [
-            "--slots-at-once", "\(slotsAtOnce)", "--patience", "\(patience)", "--slot-pause",
-            "\(slotPause)",
-        ]
+        let options =
+            [
+                "--slots-at-once", "\(slotsAtOnce)", "--patience", "\(patience)", "--slot-pause",
+                "\(slotPause)",
+            ] + access
         let worker: Worker
         switch wiring {
         case .plain:
@@ -166,19 +186,23 @@ package final class RigCluster {
                 process: try start(
                     [
                         "trainer", "--coordinator", try address(), "--bind",
-                        "tcp://\(node.address):*", "--insecure",
+                        "tcp://\(node.address):*",
                     ] + options, group, node: node), group: group, node: node)
         }
         trainers.append(worker)
         return worker
     }
 
-    /// Starts an evaluator, over the plain way.
+    /// Starts an evaluator, on a node of its own where there are nodes; no proxy touches its control link.
     @discardableResult
     package func startEvaluator(group: ControlGroup? = nil) throws -> Worker {
-        var arguments = ["evaluator", "--coordinator", try address()]
-        if case .nodes = wiring { arguments.append("--insecure") }
-        let worker = Worker(process: try start(arguments, group), group: group)
+        var node: VirtualNetwork.Node?
+        if case .nodes(let network) = wiring {
+            node = try spareNodes.popLast() ?? network.addNode()
+        }
+        let process = try start(
+            ["evaluator", "--coordinator", try address()] + access, group, node: node)
+        let worker = Worker(process: process, group: group, node: node)
         evaluators.append(worker)
         return worker
     }
@@ -195,7 +219,7 @@ package final class RigCluster {
 
     /// Takes processes that have ended out of the lists.
     package func forgetTheDead() {
-        for worker in trainers where !worker.isRunning {
+        for worker in trainers + evaluators where !worker.isRunning {
             if let node = worker.node {
                 heal(node)
                 spareNodes.append(node)

@@ -4,13 +4,15 @@ import Foundation
     import Glibc
 #endif
 
-/// Plain sockets on 127.0.0.1.
+/// Plain sockets, on 127.0.0.1 where no host is named.
 package enum TCP {
-    private static func address(_ port: UInt16) -> sockaddr_in {
+    package static let loopback = "127.0.0.1"
+
+    private static func address(_ host: String, _ port: UInt16) -> sockaddr_in {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = port.bigEndian
-        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        address.sin_addr.s_addr = inet_addr(host)
         return address
     }
 
@@ -28,9 +30,9 @@ package enum TCP {
     }
 
     private static func with<Result>(
-        _ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
+        _ host: String, _ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
     ) -> Result {
-        var target = address(port)
+        var target = address(host, port)
         return withUnsafePointer(to: &target) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
@@ -39,13 +41,13 @@ package enum TCP {
     }
 
     /// Listens at a port; at a free one where it is 0.
-    package static func listen(_ port: UInt16 = 0, blocking: Bool = true) throws -> (
-        descriptor: Int32, port: UInt16
-    ) {
+    package static func listen(
+        _ port: UInt16 = 0, host: String = loopback, blocking: Bool = true
+    ) throws -> (descriptor: Int32, port: UInt16) {
         let descriptor = try open(blocking: blocking)
         var yes: Int32 = 1
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<Int32>.size))
-        guard with(port, { bind(descriptor, $0, $1) }) == 0, Glibc.listen(descriptor, 64) == 0
+        guard with(host, port, { bind(descriptor, $0, $1) }) == 0, Glibc.listen(descriptor, 64) == 0
         else {
             close(descriptor)
             throw RigError("port \(port) is not free")
@@ -54,9 +56,11 @@ package enum TCP {
     }
 
     /// Connects; not to the end where the socket does not block.
-    package static func connect(_ port: UInt16, blocking: Bool = true) throws -> Int32 {
+    package static func connect(
+        _ port: UInt16, host: String = loopback, blocking: Bool = true
+    ) throws -> Int32 {
         let descriptor = try open(blocking: blocking)
-        guard with(port, { Glibc.connect(descriptor, $0, $1) }) == 0 || errno == EINPROGRESS
+        guard with(host, port, { Glibc.connect(descriptor, $0, $1) }) == 0 || errno == EINPROGRESS
         else {
             close(descriptor)
             throw RigError("nobody listens at port \(port)")

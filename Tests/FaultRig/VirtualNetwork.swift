@@ -1,4 +1,6 @@
+import CLinux
 import Foundation
+import Synchronization
 
 #if canImport(Glibc)
     import Glibc
@@ -32,6 +34,14 @@ package final class VirtualNetwork {
         usleep(20_000)
         var byte: UInt8 = 0
         return recv(far, &byte, 1, Int32(MSG_DONTWAIT)) < 0 && errno == ECONNRESET
+    }()
+
+    /// Whether `tc` can limit a node's link on this kernel.
+    package static let canLimit: Bool = {
+        guard obstacle == nil, let network = try? VirtualNetwork(),
+            let node = try? network.addNode()
+        else { return false }
+        return node.limit(kilobitsPerSecond: 800)
     }()
 
     private static func loopbackPair() throws -> (Int32, Int32, Int32) {
@@ -125,30 +135,74 @@ package final class VirtualNetwork {
             try VirtualNetwork.run(command, in: holder)
         }
 
+        /// Runs on a thread that is on this node; sockets that it opens stay there.
+        package func inside<Result: Sendable>(
+            _ body: @escaping @Sendable () throws -> Result
+        ) throws -> Result {
+            let path = "/proc/\(holder.identifier)/ns/net"
+            let outcome = Mutex<Swift.Result<Result, any Error>?>(nil)
+            let ended = DispatchSemaphore(value: 0)
+            Thread.detachNewThread {
+                let result = Swift.Result<Result, any Error> {
+                    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+                    defer { close(descriptor) }
+                    guard lineup_enter_network(descriptor) == 0 else {
+                        throw RigError("\(path) cannot be entered: errno \(errno)")
+                    }
+                    return try body()
+                }
+                outcome.withLock { $0 = result }
+                ended.signal()
+            }
+            ended.wait()
+            return try outcome.withLock { try $0!.get() }
+        }
+
         /// Pulls the cable, or puts it in again.
-        package func setLink(up isUp: Bool) {
-            try? network.run(["ip", "link", "set", cable, isUp ? "up" : "down"])
+        ///
+        /// - Returns: whether it worked, as with everything that is done to a node.
+        @discardableResult
+        package func setLink(up isUp: Bool) -> Bool {
+            succeeds { try network.run(["ip", "link", "set", cable, isUp ? "up" : "down"]) }
         }
 
         /// Loses what this node sends to another, without a word.
-        package func setBlackhole(to other: Node, _ isOn: Bool) {
-            try? run(["ip", "route", isOn ? "add" : "del", "blackhole", other.address + "/32"])
+        @discardableResult
+        package func setBlackhole(to other: Node, _ isOn: Bool) -> Bool {
+            succeeds {
+                try run(["ip", "route", isOn ? "add" : "del", "blackhole", other.address + "/32"])
+            }
         }
 
         /// Ends every connection of this node as a crash of its machine would.
-        package func resetConnections() {
-            try? run(["ss", "-K", "-t", "state", "established"])
+        ///
+        /// - Returns: whether there was any.
+        package func resetConnections() -> Bool {
+            // It succeeds where nothing is ended too, and names what is.
+            let process = try? LineupProcess(
+                ["-c", "ss -K -H -t state established"],
+                executable: URL(fileURLWithPath: "/bin/sh"), in: Placement(node: self))
+            return process.map { !$0.standardOutput().isEmpty } ?? false
         }
 
         /// Limits what the node receives; without limit where nil.
-        package func limit(kilobitsPerSecond rate: Int?) {
-            if let rate {
-                try? network.run([
-                    "tc", "qdisc", "replace", "dev", cable, "root", "tbf", "rate", "\(rate)kbit",
-                    "burst", "16k", "latency", "200ms",
-                ])
-            } else {
-                try? network.run(["tc", "qdisc", "del", "dev", cable, "root"])
+        @discardableResult
+        package func limit(kilobitsPerSecond rate: Int?) -> Bool {
+            succeeds {
+                let queue = ["dev", cable, "root"]
+                guard let rate else { return try network.run(["tc", "qdisc", "del"] + queue) }
+                try network.run(
+                    ["tc", "qdisc", "replace"] + queue
+                        + ["tbf", "rate", "\(rate)kbit", "burst", "16k", "latency", "200ms"])
+            }
+        }
+
+        private func succeeds(_ body: () throws -> Void) -> Bool {
+            do {
+                try body()
+                return true
+            } catch {
+                return false
             }
         }
     }

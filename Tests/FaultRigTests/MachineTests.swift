@@ -93,6 +93,83 @@ import Testing
         #expect(process.standardOutput().contains("Invalid argument"))
     }
 
+    /// A connection from one node to another: both ends.
+    private static func connection(
+        from first: VirtualNetwork.Node, to second: VirtualNetwork.Node
+    ) throws -> (near: Int32, far: Int32) {
+        let host = second.address
+        let (listener, port) = try second.inside { try TCP.listen(host: host) }
+        defer { close(listener) }
+        let near = try first.inside { try TCP.connect(port, host: host) }
+        let far = accept(listener, nil, nil)
+        try #require(far >= 0)
+        return (near, far)
+    }
+
+    @Test(
+        .enabled(
+            if: Ability.network.obstacle == nil && VirtualNetwork.canReset,
+            "needs network namespaces and ss -K"))
+    func aResetEndsTheConnectionsOfANode() throws {
+        let network = try VirtualNetwork()
+        let (first, second) = (try network.addNode(), try network.addNode())
+        #expect(!first.resetConnections())
+        let (near, far) = try Self.connection(from: first, to: second)
+        defer { for descriptor in [near, far] { close(descriptor) } }
+        #expect(send(near, "a", 1, 0) == 1)
+        var byte: UInt8 = 0
+        #expect(recv(far, &byte, 1, 0) == 1)
+        #expect(first.resetConnections())
+        #expect(recv(far, &byte, 1, 0) == -1 && errno == ECONNRESET)
+        #expect(!first.resetConnections())
+    }
+
+    @Test(
+        .enabled(
+            if: Ability.network.obstacle == nil && VirtualNetwork.canLimit,
+            "needs network namespaces and tc"))
+    func aNarrowLinkLetsThroughWhatItSays() throws {
+        let network = try VirtualNetwork()
+        let (first, second) = (try network.addNode(), try network.addNode())
+        let (near, far) = try Self.connection(from: first, to: second)
+        defer { for descriptor in [near, far] { close(descriptor) } }
+        // 100 KB at 100 KB/s, of which 16 KB may come at once.
+        #expect(second.limit(kilobitsPerSecond: 800))
+        let count = 100_000
+        let begun = ContinuousClock.now
+        Thread.detachNewThread {
+            let bytes = [UInt8](repeating: 7, count: count)
+            var sent = 0
+            while sent < count {
+                let more = bytes[sent...].withUnsafeBytes {
+                    send(near, $0.baseAddress, $0.count, 0)
+                }
+                guard more > 0 else { return }
+                sent += more
+            }
+        }
+        var bytes = [UInt8](repeating: 0, count: 1 << 16)
+        var received = 0
+        while received < count {
+            let more = recv(far, &bytes, bytes.count, 0)
+            try #require(more > 0)
+            received += more
+        }
+        #expect(ContinuousClock.now - begun >= .milliseconds(800))
+        #expect(second.limit(kilobitsPerSecond: nil))
+        #expect(!second.limit(kilobitsPerSecond: nil))
+    }
+
+    @Test(.enabled(if: Ability.network.obstacle == nil, "needs network namespaces"))
+    func whatCannotBeDoneToANodeIsSaid() throws {
+        let network = try VirtualNetwork()
+        let (first, second) = (try network.addNode(), try network.addNode())
+        #expect(!first.setBlackhole(to: second, false))
+        #expect(first.setBlackhole(to: second, true))
+        #expect(!first.setBlackhole(to: second, true))
+        #expect(first.setBlackhole(to: second, false))
+    }
+
     @Test(.enabled(if: Ability.smallDisk.obstacle == nil, "needs root and mount"))
     func aSmallDiskFillsAndIsRelieved() throws {
         let path = FileManager.default.temporaryDirectory.path + "/lineup-rig-test-\(getpid())"

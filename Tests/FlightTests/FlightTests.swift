@@ -9,8 +9,12 @@ import Testing
 /// What machines were told is there after the process, and makes them decide the same again.
 @Suite struct FlightTests {
     private struct Source: StepSource {
+        /// What is done while the samples of step 40 are named.
+        var atStep40: @Sendable () -> Void = {}
+
         func samples(step: Int) -> WireStepSamples {
-            .with {
+            if step == 40 { atStep40() }
+            return .with {
                 $0.step = UInt64(step)
                 $0.slots = (0..<2).map { _ in .with { $0.indices = [1, 2, 3] } }
             }
@@ -22,7 +26,7 @@ import Testing
         NSTemporaryDirectory() + "lineup-flight-test-\(UInt64.random(in: .min ... .max).hex)"
     }
 
-    private static func machine() -> CoordinatorStateMachine {
+    private static func machine(_ source: Source = Source()) -> CoordinatorStateMachine {
         CoordinatorStateMachine(
             configuration: CoordinatorConfiguration(
                 run: 1, datasetDigest: 5, slotCount: 2, totalSteps: 1000, checkpointEverySteps: 0,
@@ -32,7 +36,7 @@ import Testing
                     last: 1, everySteps: 0, best: 1,
                     ranking: .init(set: "val_eval", metric: "mean_loss", isLargerBetter: false),
                     unscored: 3), lineupVersion: "test"),
-            source: Source(),
+            source: source,
             recovery: CoordinatorRecovery(
                 term: 1, committedStep: 0, committedHistory: 0, checkpoints: [], scored: [:],
                 rankingValues: [0: .infinity]))
@@ -135,6 +139,25 @@ import Testing
         }
     }
 
+    /// A trap in the middle of a decision leaves all decisions before and the input; the file is taken as it
+    /// is at that moment, since memory that is mapped outlives the process.
+    @Test func aTrapLeavesTheRecord() throws {
+        let folder = Self.folder()
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let (file, copy) = (folder + "/c-1-a.flight", folder + "/trapped.flight")
+        let recorder = FlightRecorder<CoordinatorStateMachine>(
+            path: folder + "/c-1", bytes: 1 << 20)
+        var machine = Self.machine(
+            Source(atStep40: { try? FileManager.default.copyItem(atPath: file, toPath: copy) }))
+        Self.train(recorder, &machine, steps: 400)
+        var replay = try FlightReplay<CoordinatorStateMachine>(FlightRecord(file: copy))
+        var steps: [Bool?] = []
+        while let step = try replay.step() { steps.append(step.isSame) }
+        #expect(steps.count > 3 * 36 && steps.dropLast().allSatisfy { $0 == true })
+        #expect(steps.last == .some(nil))
+        #expect((36...40).contains(replay.machine.ledgerStep))
+    }
+
     @Test func aLargeStateIsWrittenDownBesideTheEvents() throws {
         let folder = Self.folder()
         defer { try? FileManager.default.removeItem(atPath: folder) }
@@ -155,6 +178,14 @@ import Testing
                         $0.worker = "evaluator-\(number)"
                         $0.role = .evaluator
                         $0.lineupVersion = "test"
+                    }), by: number)
+        }
+        for number in 0..<500 {
+            say(
+                .prepared(
+                    .with {
+                        $0.datasetDigest = 5
+                        $0.numerics.description_p = "class"
                     }), by: number)
         }
         for number in 0..<40_000 {
@@ -207,12 +238,12 @@ import Testing
                 epoch: 1),
             .stateLoaded(step: 4, digest: .max, epoch: 1), .loadFailed("é", epoch: 2),
             .statePieceReceived, .stillBusy, .slotComputed(.with { $0.slot = 1 }, epoch: 1),
-            .slotFailed(step: 1, slot: 2, reason: "r", epoch: 3),
+            .slotFailed(step: 1, slot: 2, reason: "r", diverged: true, epoch: 3),
             .partialReceived(7, run: SlotRun(0, 2)), .resultReceived(8, digest: 3),
             .blockAudited(8, digest: 4),
             .wanted([1, 2, 3], partials: true, by: "t"),
             .effectDigested(step: 1, fold: 0, digest: 5, state: 6, epoch: 1),
-            .applied(step: 1, epoch: 1),
+            .applied(step: 1, epoch: 1), .stateDigested(step: 8, digest: .max, epoch: 2),
         ]
         for input in inputs {
             var writer = FlightWriter()

@@ -192,6 +192,13 @@ struct CoordinatorTarget: FuzzTarget {
         }
 
         private mutating func evaluator(_ name: String, _ random: inout FuzzRandom) -> WireBody {
+            if random.chance(50) {
+                return .prepared(
+                    .with {
+                        $0.datasetDigest = random.chance(20) ? 6 : 5
+                        $0.numerics.description_p = random.chance(20) ? "other" : "class"
+                    })
+            }
             guard let grant = grants[name], grant.granted, random.chance(600) else {
                 return .evaluationPoll(.with { $0.idle = random.chance(800) })
             }
@@ -246,6 +253,7 @@ struct CoordinatorTarget: FuzzTarget {
                             $0.slot = lease.slot
                             $0.attempt = lease.attempt
                             $0.reason = "bad data"
+                            $0.diverged = random.chance(10)
                         })
                 }
                 return .slotDone(
@@ -285,6 +293,13 @@ struct CoordinatorTarget: FuzzTarget {
                     $0.generation = plan?.generation ?? 0
                     $0.planStep = plan?.step ?? 0
                     $0.load = loads[name]?.number ?? 0
+                    guard random.chance(200) else { return }
+                    $0.states = [
+                        .with {
+                            $0.step = UInt64(duties.last?.step ?? machine.ledgerStep)
+                            $0.digest = random.chance(990) ? 7 : random.next()
+                        }
+                    ]
                 })
         }
 
@@ -300,7 +315,9 @@ struct CoordinatorTarget: FuzzTarget {
             let actions =
                 random.chance(5)
                 ? machine.checkpointWriteFailed(step: duty.step, reason: "disk", now: now)
-                : machine.checkpointStored(checkpoint, now: now)
+                : random.chance(50)
+                    ? machine.checkpointRefused(step: duty.step, reason: "differs", now: now)
+                    : machine.checkpointStored(checkpoint, now: now)
             try perform(actions, &random)
         }
 
@@ -381,7 +398,7 @@ struct CoordinatorTarget: FuzzTarget {
                         Self.checkpoint(
                             Int(plan.checkpoint.step), recovery: plan.checkpoint.recovery))
                 }
-            case .sendCheckpoint(let duty):
+            case .sendCheckpoint(let duty) where !duty.digestOnly:
                 duties.append(Self.checkpoint(Int(duty.step), recovery: duty.recovery))
             case .welcome: known.insert(name)
             case .stop, .refusal: known.remove(name)

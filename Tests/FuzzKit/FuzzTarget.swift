@@ -114,7 +114,8 @@ public struct Fuzzing: Sendable {
             EvaluatorTarget.self, ExchangeTarget.self, CheckpointTarget.self,
             CheckpointStreamTarget.self,
             SettingsTarget.self, AnnotationTarget.self, CatalogueTarget.self,
-            SmallFilesTarget.self, LedgerTarget.self, SocketTarget.self,
+            SmallFilesTarget.self, LedgerTarget.self, SocketTarget.self, BulkTarget.self,
+            BlocksTarget.self,
         ]
     }
 

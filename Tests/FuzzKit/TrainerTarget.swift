@@ -12,10 +12,11 @@ struct TrainerTarget: FuzzTarget {
     let reached = Tally()
 
     func episode(_ random: inout FuzzRandom, frames: Int, log: FuzzLog) throws {
-        var cluster = Cluster(reached: reached)
+        let minesStep = random.chance(500)
+        var cluster = Cluster(reached: reached, minesStep: minesStep)
         for _ in 0..<frames {
             try cluster.step(&random, log)
-            if cluster.isOver { cluster = Cluster(reached: reached) }
+            if cluster.isOver { cluster = Cluster(reached: reached, minesStep: minesStep) }
         }
     }
 
@@ -26,6 +27,7 @@ struct TrainerTarget: FuzzTarget {
         private static let members = ["t0", "t1", "t2"]
 
         let reached: Tally
+        private let minesStep: Bool
         private var machine = TrainerStateMachine(worker: me)
         private var isConnected = false
         private var now = Duration.seconds(1)
@@ -36,7 +38,10 @@ struct TrainerTarget: FuzzTarget {
         private var due: [TrainerAction] = []
         var isOver = false
 
-        init(reached: Tally) { self.reached = reached }
+        init(reached: Tally, minesStep: Bool) {
+            self.reached = reached
+            self.minesStep = minesStep
+        }
 
         mutating func step(_ random: inout FuzzRandom, _ log: FuzzLog) throws {
             now += .milliseconds(random.below(60))
@@ -156,7 +161,11 @@ struct TrainerTarget: FuzzTarget {
                     plan.checkpoint.step = step - 1 + UInt64(random.below(2))
                     plan.checkpoint.primary = random.pick(Self.members)
                 }
+                if random.chance(50) {
+                    plan.outdated = [.with { $0.slot = UInt32(random.below(Self.slots + 1)) }]
+                }
                 plan.donor = random.chance(200) ? Self.me : ""
+                plan.quarantined = random.chance(50) ? [random.pick(Self.members)] : []
             }
         }
 
@@ -170,7 +179,7 @@ struct TrainerTarget: FuzzTarget {
                 step: step, history: random.chance(900) ? machine.history : random.number(),
                 fold: Int(UInt32(truncatingIfNeeded: random.chance(900) ? 0 : random.number())),
                 from: random.pick(Self.members))
-            let kind = random.below(4)
+            let kind = random.below(6)
             log.feed("peer \(kind) block \(block) \(run) at \(step) \(place)")
             guard place == .here else { return }
             switch kind {
@@ -180,6 +189,14 @@ struct TrainerTarget: FuzzTarget {
             case 1, 2:
                 guard machine.wantsResult(block) else { return }
                 try perform(machine.resultReceived(block, digest: 7), &random)
+            case 3:
+                let slot = random.chance(950) ? low : block
+                guard machine.wantsEmbeddings(ofSlot: slot) else { return }
+                try perform(
+                    machine.embeddingsReceived(slot, from: random.pick(Self.members)), &random)
+            case 4:
+                try perform(
+                    machine.embeddingsWanted([low, block], by: random.pick(Self.members)), &random)
             default:
                 let blocks = (0..<random.below(6)).map { _ in
                     Int(UInt32(truncatingIfNeeded: Messages.word(&random)))
@@ -200,7 +217,9 @@ struct TrainerTarget: FuzzTarget {
             case .prepare(_, let epoch):
                 let message = WirePrepared.with { $0.blockCount = UInt64(Self.blocks) }
                 try perform(
-                    machine.prepared(message, slotCount: Self.slots, epoch: epoch), &random)
+                    machine.prepared(
+                        message, slotCount: Self.slots, minesStep: minesStep, epoch: epoch),
+                    &random)
             case .load(let load, let epoch):
                 let actions =
                     random.chance(100)
@@ -208,11 +227,23 @@ struct TrainerTarget: FuzzTarget {
                     : machine.stateLoaded(
                         step: Int(clamping: load.step), digest: 4, epoch: epoch)
                 try perform(actions, &random)
-            case .compute(let step, let slots, _, let epoch):
+            case .compute(let step, let slots, _, let epoch) where minesStep:
+                for slot in slots {
+                    try perform(
+                        machine.slotEmbedded(
+                            .with {
+                                $0.step = UInt64(step)
+                                $0.slot = UInt32(slot)
+                            }, epoch: epoch), &random)
+                }
+            case .compute(let step, let slots, _, let epoch),
+                .backward(let step, let slots, let epoch):
                 for slot in slots {
                     let actions =
                         random.chance(30)
-                        ? machine.slotFailed(step: step, slot: slot, reason: "x", epoch: epoch)
+                        ? machine.slotFailed(
+                            step: step, slot: slot, reason: "x", diverged: slot.isMultiple(of: 2),
+                            epoch: epoch)
                         : machine.slotComputed(
                             .with {
                                 $0.step = UInt64(step)
@@ -225,6 +256,8 @@ struct TrainerTarget: FuzzTarget {
                 try perform(
                     machine.effectDigested(
                         step: step, fold: fold, digest: staged, state: 4, epoch: epoch), &random)
+            case .digestState(let step, let epoch):
+                machine.stateDigested(step: step, digest: 4, epoch: epoch)
             case .apply(let step, _, let epoch):
                 reached.count("applied")
                 try perform(machine.applied(step: step, epoch: epoch), &random)
@@ -237,7 +270,8 @@ struct TrainerTarget: FuzzTarget {
         ) throws {
             for action in actions {
                 switch action {
-                case .prepare, .load, .compute, .digestEffect, .apply: due.append(action)
+                case .prepare, .load, .compute, .backward, .digestEffect, .apply, .digestState:
+                    due.append(action)
                 case .leave, .refused, .fail:
                     reached.count("ends")
                     isOver = true
@@ -340,7 +374,8 @@ struct EvaluatorTarget: FuzzTarget {
                 let action = due.removeFirst()
                 log.feed("report \(String(describing: action).prefix(200))")
                 if case .prepare = action {
-                    actions = machine.prepared(pollSeconds: 0.5, timeoutSeconds: 60, now: now)
+                    actions = machine.prepared(
+                        WirePrepared(), pollSeconds: 0.5, timeoutSeconds: 60, now: now)
                 } else if case .score(let grant) = action {
                     for set in grant.sets.prefix(3) {
                         actions += machine.scored(

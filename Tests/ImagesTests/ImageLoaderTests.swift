@@ -78,9 +78,61 @@ import Testing
         #expect(places.count == 28)
     }
 
+    @Test func occlusionCoversOneRectangleOfItsShare() throws {
+        var input = InputConfiguration(height: 40, width: 30)
+        let plain = try Self.load(picture(40, 30), input)
+        input.occlusion = Occlusion(start: 0.25, end: 0.25)
+        var sizes: Set<[Int]> = []
+        for item in 0..<200 {
+            let covered = try Self.load(picture(40, 30), input, Self.random(UInt64(item)))
+            let places = (0..<1_200).filter { covered[$0] != plain[$0] }
+            let (rows, columns) = (Set(places.map { $0 / 30 }), Set(places.map { $0 % 30 }))
+            // Noise may meet the pixel that was there.
+            #expect(places.count > rows.count * columns.count * 98 / 100)
+            #expect((260...300).contains(rows.count * columns.count))
+            #expect(rows.max()! - rows.min()! == rows.count - 1)
+            #expect(columns.max()! - columns.min()! == columns.count - 1)
+            sizes.insert([rows.count, columns.count])
+        }
+        #expect(sizes.count > 10)
+    }
+
+    @Test func occlusionIsNoiseOfTheImagesOwnMeanAndDeviation() throws {
+        let input = InputConfiguration(
+            height: 200, width: 200, occlusion: Occlusion(start: 1, end: 1))
+        let plain = try Self.load(picture(200, 200), .init(height: 200, width: 200))
+        let covered = try Self.load(picture(200, 200), input, Self.random(3))
+        func moments(_ values: ArraySlice<Float>) -> (mean: Double, deviation: Double) {
+            let mean = values.reduce(0) { $0 + Double($1) } / Double(values.count)
+            let square = values.reduce(0) { $0 + (Double($1) - mean) * (Double($1) - mean) }
+            return (mean, (square / Double(values.count)).squareRoot())
+        }
+        for channel in 0..<3 {
+            let range = channel * 40_000..<(channel + 1) * 40_000
+            let (before, after) = (moments(plain[range]), moments(covered[range]))
+            // Four standard errors of the mean of 40,000.
+            #expect(abs(before.mean - after.mean) < before.deviation / 50)
+            #expect(abs(before.deviation - after.deviation) < before.deviation / 50)
+        }
+    }
+
+    @Test func occlusionGrowsInAStraightLine() throws {
+        let ramp = Occlusion(start: 0.1, end: 0.5, rampSteps: 100)
+        #expect(ramp.share(step: 1) == 0.1)
+        #expect(abs(ramp.share(step: 51) - 0.3) < 1e-12)
+        #expect(ramp.share(step: 101) == 0.5 && ramp.share(step: 5_000) == 0.5)
+        #expect(Occlusion(start: 0.1, end: 0.2).share(step: 1) == 0.2)
+        // Less than a pixel covers nothing.
+        let input = InputConfiguration(
+            height: 8, width: 8, occlusion: Occlusion(start: 0.01, end: 0.01))
+        let plain = try Self.load(picture(8, 8), .init(height: 8, width: 8))
+        #expect(try Self.load(picture(8, 8), input, Self.random(1)) == plain)
+    }
+
     @Test func evaluationIgnoresTheAugmentation() throws {
         let varied = InputConfiguration(
-            height: 6, width: 6, flip: true, crop: true, cropFromHeight: 9, cropFromWidth: 9)
+            height: 6, width: 6, flip: true, crop: true, cropFromHeight: 9, cropFromWidth: 9,
+            occlusion: Occlusion(start: 0.5, end: 0.5))
         let plain = try Self.load(picture(20, 20), .init(height: 6, width: 6))
         #expect(try Self.load(picture(20, 20), varied) == plain)
     }

@@ -3,7 +3,8 @@ import Foundation
 import Scoring
 import Testing
 
-private let hard = TupleScorer(loss: TupleLoss(.batchHard, margin: .number(0.5)))
+private let hard = TupleScorer(
+    loss: TupleLoss(LossConfiguration(name: .batchHard, margin: .number(0.5))))
 
 struct TupleScorerTests {
     @Test func handComputedTuples() throws {
@@ -37,15 +38,16 @@ struct TupleScorerTests {
         #expect(abs(metrics[.fractionPositive]! - fraction) < 1e-15)
     }
 
-    @Test(arguments: PairDistance.allCases, [Float(0), 0.1, 1e20]) func collapsedModelScoresNothing(
-        distance: PairDistance, value: Float
+    @Test(arguments: Distance.allCases, [Float(0), 0.1, 1e20]) func collapsedModelScoresNothing(
+        distance: Distance, value: Float
     ) throws {
         let embeddings = try EmbeddingMatrix(Array(repeating: value, count: 9 * 13), dimension: 13)
         let tuples = (0..<5).map {
             TupleIndices(anchor: $0, positive: $0 + 1, negatives: [$0 + 2, $0 + 3])
         }
         let scorer = TupleScorer(
-            loss: TupleLoss(.batchAll, margin: .number(0.2), distance: distance))
+            loss: TupleLoss(
+                LossConfiguration(name: .batchAll, margin: .number(0.2), distance: distance)))
         let metrics = try scorer.score(tuples, of: embeddings).metrics()
         #expect(metrics[.generalAccuracy] == 0)
         #expect(metrics[.easyAccuracy] == 0)
@@ -56,9 +58,10 @@ struct TupleScorerTests {
         #expect(metrics[.fractionPositive] == 1)
     }
 
-    @Test(arguments: PairDistance.allCases, [Float.nan, .infinity, -.infinity])
-    func brokenEmbeddingNeverCountsAsSuccess(distance: PairDistance, broken: Float) throws {
-        let scorer = TupleScorer(loss: TupleLoss(.batchHard, margin: .soft, distance: distance))
+    @Test(arguments: Distance.allCases, [Float.nan, .infinity, -.infinity])
+    func brokenEmbeddingNeverCountsAsSuccess(distance: Distance, broken: Float) throws {
+        let scorer = TupleScorer(
+            loss: TupleLoss(LossConfiguration(name: .batchHard, margin: .soft, distance: distance)))
         for place in 0..<4 {
             var rows: [[Float]] = [[1, 0], [1, 0.1], [0, 1], [-1, 0]]
             rows[place][1] = broken
@@ -123,7 +126,8 @@ struct PartsTests {
     @Test(arguments: 0..<40 as Range<UInt64>) func partsMergeToTheSameBits(seed: UInt64) throws {
         var random = CounterRandom(seed: seed, item: 1, purpose: .dataset)
         let (tuples, embeddings) = try set(seed: seed, count: 1 + random.index(below: 300))
-        let scorer = TupleScorer(loss: TupleLoss(.batchAll, margin: .number(0.3)))
+        let scorer = TupleScorer(
+            loss: TupleLoss(LossConfiguration(name: .batchAll, margin: .number(0.3))))
         let whole = try scorer.score(tuples, of: embeddings)
         for _ in 0..<10 {
             var cuts = (0..<random.index(below: 12)).map { _ in
@@ -141,7 +145,7 @@ struct PartsTests {
             }
             #expect(merged == whole)
             let (left, right) = (try merged.metrics(), try whole.metrics())
-            for name in MetricName.allCases {
+            for name in MetricName.ofTuples {
                 #expect(left[name]?.bitPattern == right[name]?.bitPattern)
             }
         }
@@ -149,7 +153,8 @@ struct PartsTests {
 
     @Test func sumsRunInTheOrderOfTheFoldTree() throws {
         let (tuples, embeddings) = try set(seed: 5, count: 201)
-        let scorer = TupleScorer(loss: TupleLoss(.batchAll, margin: .number(0.3)))
+        let scorer = TupleScorer(
+            loss: TupleLoss(LossConfiguration(name: .batchAll, margin: .number(0.3))))
         let whole = try scorer.score(tuples, of: embeddings).metrics()
         let count = try #require(whole[.tuples])
         for name in [MetricName.easyAccuracy, .meanLoss, .embeddingMeanNorm] {
@@ -168,7 +173,8 @@ struct PartsTests {
 
     @Test func partsThatDoNotFitAreRefused() throws {
         let (tuples, embeddings) = try set(seed: 3, count: 20)
-        let scorer = TupleScorer(loss: TupleLoss(.batchHard, margin: .soft))
+        let scorer = TupleScorer(
+            loss: TupleLoss(LossConfiguration(name: .batchHard, margin: .soft)))
         var part = try scorer.score(tuples, over: 0..<7, of: embeddings)
         #expect(!part.isComplete)
         let early = #expect(throws: ScoringError.self) { try part.metrics() }

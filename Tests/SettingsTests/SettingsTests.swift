@@ -141,12 +141,64 @@ import Testing
         ("optimizer.name=adamw", "optimizer.weight_decay is 0; set it"),
         ("evaluation.weights=average", "no average is kept"),
         ("network.freeze_steps=5", "nothing is frozen"),
+        ("network.weights_digest=0123456789abcdef", "network.weights names no file"),
+        ("batch.images=64", "batch_hard compares images of one identity"),
+        ("evaluation.sets=val_images", "set data.validation_share, such as 0.1"),
         ("schedule.warmup_steps=25000", "the run has 25000 steps"),
         ("schedule.name=step", "schedule.milestones=15000,20000"),
         ("schedule.milestones=9", "for schedule.name=step, which is exponential"),
     ])
     func settingsThatExcludeEachOtherAreRefused(override: String, expected: String) {
         #expect(message(nil, override).contains(expected))
+    }
+
+    @Test func classificationIsOfHeldOutImagesByALossThatClassifies() throws {
+        let sets = "evaluation.sets=train_images,val_images"
+        let share = "data.validation_share=0.1"
+        let settings = try resolve(nil, "loss.name=softmax", "batch.images=128", sets, share)
+        #expect(settings.batch.imagesPerSlot == 128)
+        #expect(settings.evaluation.storedSets.isEmpty)
+        #expect(try resolve(nil, "loss.plus=arcface", sets, share).evaluation.sets.count == 2)
+        for (overrides, expected) in [
+            ([sets, share], "batch_hard does not say which identity"),
+            (["loss.name=center", sets, share], "center does not say which identity"),
+            (["loss.name=softmax", "loss.normalize=columns", sets, share], "normalize=columns"),
+            (["loss.name=softmax", "batch.images=8", "batch.identities=4"], "batch.identities is"),
+            (
+                [
+                    "loss.name=softmax", "batch.images=8", "batch.images_per_identity=2",
+                    "batch.phases=5:2x2",
+                ], "batch.images_per_identity and batch.phases are"
+            ),
+            (["loss.name=softmax", "loss.plus=lifted", "batch.images=8"], "lifted compares"),
+            (
+                [
+                    "loss.name=softmax", sets, share, "checkpoint.keep_last=1",
+                    "checkpoint.keep_best=1", "checkpoint.keep_best_set=val_images",
+                ], "val_images is scored by mean_loss and top1"
+            ),
+            (
+                ["schedule.stop_patience=3", "schedule.decision_metric=top1"],
+                "schedule.decision_metric is top1, but val_eval is scored by"
+            ),
+            (["network.weights=w", "network.weights_digest=12"], "expected 16 hexadecimal digits"),
+        ] {
+            let text = message(nil, overrides: overrides)
+            #expect(text.contains(expected), "\(overrides): \(text)")
+        }
+        _ = try resolve(
+            nil, "loss.name=softmax", sets, share, "schedule.stop_patience=3",
+            "schedule.decision_set=val_images", "schedule.decision_metric=mean_loss")
+    }
+
+    @Test func whereWeightsCameFromIsNoPartOfTheDigest() throws {
+        let digest = "network.weights_digest=0123456789abcdef"
+        let one = try resolve(nil, "network.weights=a", digest)
+        #expect(try resolve(nil, "network.weights=b", digest).digest == one.digest)
+        #expect(try resolve(nil).digest != one.digest)
+        #expect(
+            try resolve(nil, "network.weights=a", "network.weights_digest=0123456789abcdee").digest
+                != one.digest)
     }
 
     @Test func semiHardIsOnSquaredDistancesWithANumber() throws {
@@ -190,6 +242,24 @@ import Testing
         #expect(try resolve(nil, "schedule.milestones=[]") == resolve())
     }
 
+    @Test func miningThatCannotBeIsRefused() throws {
+        #expect(
+            message(nil, "mining.forward=twice")
+                .contains("mining.forward is twice, but mining.scope is slot"))
+        #expect(
+            message(nil, overrides: ["mining.scope=step", "numerics.mode=statistical"])
+                .contains("mining.scope is step, but numerics.mode is statistical"))
+        for batch in [["batch.identities=3000"], ["batch.phases=5:2048x3"]] {
+            #expect(
+                message(nil, overrides: ["mining.scope=step", "network.embedding_dim=128"] + batch)
+                    .contains("raise batch.mini_batches_per_step"))
+        }
+        let settings = try resolve(nil, "mining.scope=step", "mining.forward=twice")
+        #expect(settings.mining.scope == .step && settings.mining.forward == .twice)
+        #expect(try resolve(nil, "mining.scope=step").digest != resolve().digest)
+        #expect(try settings.digest != resolve(nil, "mining.scope=step").digest)
+    }
+
     @Test func phasesOfBatchesAreStepsAndShapes() throws {
         let settings = try resolve(nil, "batch.phases=500:9x8,1000:4x2")
         let phases = try BatchPhase.all(of: settings.batch)
@@ -217,6 +287,32 @@ import Testing
         (["loss.name=multi_similarity", "loss.margin=0.1"], "multi_similarity does not use it"),
         (["loss.miner=multi_similarity"], "batch_hard mines for itself"),
         (["loss.name=batch_all", "loss.miner_epsilon=0.2"], "loss.miner is all"),
+        (["loss.name=arcface", "loss.margin=soft"], "needs a number, such as loss.margin=0.5"),
+        (["loss.name=arcface", "loss.margin=28.6"], "adds it to an angle, in radians"),
+        (["loss.name=softmax", "loss.margin=0.3"], "softmax does not use it"),
+        (["loss.name=proxy_anchor", "loss.reducer=mean_nonzero"], "proxy_anchor does not use it"),
+        (["loss.name=cosface", "loss.miner=multi_similarity"], "cosface does not use it"),
+        (["loss.class_rate_factor=10"], "batch_hard does not use it"),
+        (["loss.plus=batch_hard:2"], "name batch_hard twice"),
+        (["loss.plus=softmx"], "did you mean 'softmax'?"),
+        (["loss.plus=7"], "expected a list of losses, each NAME, NAME:WEIGHT"),
+        (["loss.plus=softmax:0"], "NAME:WEIGHT with a weight above 0"),
+        (["loss.plus=softmax:inf"], "NAME:WEIGHT with a weight above 0"),
+        (["loss.plus=softmax:nan"], "NAME:WEIGHT with a weight above 0"),
+        (["loss.weight=-1"], "'loss.weight' is -1; expected a number above 0"),
+        (
+            [#"loss.plus=[{"name":"center","temperature":2}]"#],
+            "loss.plus[0].temperature is 2, but center does not use it"
+        ),
+        (
+            [#"loss.plus=[{"name":"softmax","temprature":2}]"#],
+            "nearest known one is 'loss.temperature'"
+        ),
+        ([#"loss.plus=[{"name":"softmax","plus":["center"]}]"#], "expected a list of losses"),
+        (
+            ["loss.name=softmax", "loss.plus=lifted", "batch.images_per_identity=1"],
+            "lifted compares images of one identity"
+        ),
     ])
     func aLossThatDoesNotFitIsRefused(overrides: [String], expected: String) {
         let text = message(nil, overrides: overrides)
@@ -235,6 +331,30 @@ import Testing
         #expect(
             try resolve(nil, "loss.reducer=mean_nonzero", "loss.margin=0.3").digest
                 != resolve(nil, "loss.margin=0.3").digest)
+    }
+
+    @Test func lossesAreAddedEachWithItsSettings() throws {
+        let words = try resolve(nil, "loss.plus=softmax,center:0.0005")
+        #expect(words.loss.parts.map(\.name) == [.batchHard, .softmax, .center])
+        #expect(words.loss.plus.map(\.weight) == [1, 0.0005])
+        #expect(words.loss.plus[0].labelSmoothing == 0.1 && words.loss.plus[0].temperature == 1)
+        let objects = try resolve(
+            #"""
+            {"loss": {"margin": 0.3, "plus": [
+                {"name": "softmax", "temperature": 1}, {"name": "center", "weight": 5e-4}]}}
+            """#)
+        #expect(objects.loss.plus == words.loss.plus)
+        #expect(objects.loss.margin == .number(0.3))
+        #expect(try resolve(objects.canonicalJSON) == objects)
+        // What a loss has by itself is in no digest, so that a later version may add to it.
+        #expect(
+            objects.flatValues["loss.plus"]?.canonicalText
+                == #"[{"name":"softmax"},{"name":"center","weight":0.0005}]"#)
+        #expect(try resolve(nil, "loss.plus=[]").digest == resolve().digest)
+        #expect(try resolve(nil, "loss.weight=1").digest == resolve().digest)
+        #expect(words.digest != (try resolve().digest))
+        // Identities are told apart without a second image of each.
+        _ = try resolve(nil, "loss.name=softmax", "batch.images_per_identity=1")
     }
 
     @Test func theBestAreOfASetThatIsScored() throws {
@@ -327,6 +447,7 @@ import Testing
     @Test func theCatalogueAndTheStructureNameTheSameSettings() throws {
         var full = Settings()
         full.network.weights = "w"
+        full.network.weightsDigest = "d"
         full.network.freeze = "f"
         full.batch.phases = "5:2x2"
         full.data.root = "r"
@@ -345,7 +466,7 @@ import Testing
         #expect(names == Set(SettingsCatalogue.keys))
         #expect(SettingsCatalogue.keys.count == Set(SettingsCatalogue.keys).count)
         for backbone in Settings.Backbone.allCases {
-            for loss in Settings.LossName.allCases {
+            for loss in LossName.allCases {
                 let settings = try resolve(
                     nil, "network.backbone=\(backbone.rawValue)", "loss.name=\(loss.rawValue)")
                 #expect(settings == Settings.defaults(backbone: backbone, loss: loss))
@@ -359,7 +480,7 @@ import Testing
     @Test func defaultsThatDependAreShownWithTheirReason() {
         #expect(SettingsCatalogue.entry("input.height")?.defaultText == "256 (basic: 64)")
         #expect(
-            SettingsCatalogue.entry("loss.temperature")?.defaultText == "0.1 (nt_xent: 0.07)")
+            SettingsCatalogue.entry("loss.label_smoothing")?.defaultText == "0 (softmax: 0.1)")
         #expect(SettingsCatalogue.entry("loss.margin")?.defaultText == "soft (by loss)")
         #expect(SettingsCatalogue.entry("data.root")?.defaultText == "null")
     }

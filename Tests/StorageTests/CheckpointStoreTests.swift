@@ -151,10 +151,14 @@ import Testing
         let folder = try TemporaryFolder()
         let store = CheckpointStore(directory: folder.path)
         for step in [20, 40] { try store.write(serialised(step: step)) }
-        let handle = try #require(FileHandle(forWritingAtPath: store.path(step: 40)))
-        try handle.seek(toOffset: UInt64(try serialised(step: 40).byteCount - 3))
-        try handle.write(contentsOf: Data([0xAA]))
-        try handle.close()
+        func damage(with byte: UInt8) throws -> Data {
+            let handle = try #require(FileHandle(forWritingAtPath: store.path(step: 40)))
+            try handle.seek(toOffset: UInt64(try serialised(step: 40).byteCount - 3))
+            try handle.write(contentsOf: Data([byte]))
+            try handle.close()
+            return try Data(contentsOf: URL(fileURLWithPath: store.path(step: 40)))
+        }
+        let first = try damage(with: 0xAA)
 
         var skipped: [Int] = []
         let newest = try store.newest { step, why in
@@ -165,7 +169,14 @@ import Testing
         #expect(try store.write(serialised(step: 40)).outcome == .replacedDamaged)
         #expect(try store.newest()?.metadata.step == 40)
         #expect(try store.steps() == [20, 40])
-        #expect(try folder.names().contains("step-000000040.safetensors.damaged"))
+        // A second one does not replace the first.
+        let second = try damage(with: 0xBB)
+        #expect(try store.write(serialised(step: 40)).outcome == .replacedDamaged)
+        #expect(try store.steps() == [20, 40])
+        for (number, bytes) in [first, second].enumerated() {
+            let kept = folder("step-000000040.safetensors.damaged-\(number + 1)")
+            #expect(FileManager.default.contents(atPath: kept) == bytes)
+        }
     }
 
     @Test func theNewestIsNotNewerThanTheLedger() throws {

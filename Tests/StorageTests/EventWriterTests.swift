@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 import Storage
 import Testing
@@ -21,7 +22,7 @@ import Testing
                     values[event.step] = scalar.value
                 }
             case .start: values = values.filter { $0.key < event.step }
-            case .version, .other: break
+            case .version, .histograms, .other: break
             }
         }
         return values
@@ -49,6 +50,17 @@ import Testing
         #expect(events.flatMap { RecordFrame.encode($0.encoded) } == golden)
         #expect(
             RecordFrame.decode(golden).compactMap { TensorBoardEvent(decoding: $0) } == events)
+    }
+
+    @Test func distributionsHaveTheBytesOfTensorBoardsOwnWriter() throws {
+        var values = Histogram()
+        for value in [0, -2.5, 1e-13, 0.25, 0.25, 3, 3.1, 1e21, 7e-4] { values.add(value) }
+        let event = TensorBoardEvent(
+            time: 1_700_000_003, step: 20,
+            content: .histograms([.init(tag: "embedding_dists", values: values)]))
+        let golden = Array(
+            try #require(FileManager.default.contents(atPath: fixture("histogram.golden"))))
+        #expect(RecordFrame.encode(event.encoded) == golden)
     }
 
     @Test func aResumedRunWritesEachStepOnce() throws {

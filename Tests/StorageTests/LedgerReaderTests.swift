@@ -88,7 +88,7 @@ import Testing
         try DatabaseQueue(path: folder("ledger.sqlite")).write {
             try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('7')")
         }
-        expectError(.newerVersion, "schema version 7", "knows up to 3") {
+        expectError(.newerVersion, "schema version 7", "knows up to 4") {
             _ = try LedgerReader(run: folder.path)
         }
         expectError(.newerVersion, "schema version 7") {
@@ -222,6 +222,33 @@ import Testing
             }
             #expect(order.count == 3 && order == order.sorted())
         }
+    }
+
+    @Test func lossesOfImagesStandBesideEachOther() throws {
+        let folder = try TemporaryFolder()
+        let ledger = try started(folder)
+        try ledger.commitStep(stepRecord(1), miniBatches: [])
+        for step in [0, 20] { try ledger.insertCheckpoint(checkpoint(step)) }
+        for (step, set, loss, top1) in [
+            (0, "train_images", 3.5, 0.02), (0, "val_images", 3.6, 0.01),
+            (20, "val_images", 1.25, 0.5), (20, "train_images", 0.75, 0.625),
+        ] {
+            for (metric, value) in [("mean_loss", loss), ("top1", top1), ("images", 40)] {
+                var record = evaluation(value, metric: metric)
+                record.step = step
+                record.set = set
+                try ledger.insertEvaluation(record)
+            }
+        }
+        let text = LedgerReport.text(try ledger.reader.snapshot(), width: 80, lastStep: nil)
+        let lines = text.split(separator: "\n").map(String.init)
+        let title = try #require(lines.firstIndex(of: "  train_images and val_images"))
+        #expect(
+            lines[title + 1..<title + 4].map { $0.split(separator: " ").joined(separator: " ") }
+                == [
+                    "step train mean_loss val mean_loss train top1 val top1",
+                    "0 3.5000 3.6000 0.0200 0.0100", "20 0.7500 1.2500 0.6250 0.5000",
+                ])
     }
 }
 

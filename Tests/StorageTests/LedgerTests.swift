@@ -49,6 +49,88 @@ import Testing
         try ledger.commitStep(stepRecord(1), miniBatches: miniBatches(1))
     }
 
+    @Test func whatIsSupersededIsSetAsideAndTheRunGoesOnAsIfItHadNotBeen() throws {
+        let folder = try TemporaryFolder()
+        let ledger = try started(folder)
+        let other = try started(try TemporaryFolder())
+        func again(_ step: Int) -> StepRecord {
+            var record = stepRecord(step)
+            record.loss = -1
+            record.digest ^= 1
+            return record
+        }
+        for step in 1...5 {
+            try ledger.commitStep(stepRecord(step), miniBatches: miniBatches(step))
+            if step < 3 { try other.commitStep(stepRecord(step), miniBatches: miniBatches(step)) }
+        }
+        for step in [2, 4] { try ledger.insertCheckpoint(checkpoint(step)) }
+        try other.insertCheckpoint(checkpoint(2))
+        var late = evaluation(0.5)
+        late.step = 4
+        try ledger.insertEvaluations([late])
+        for step in [0, 6] {
+            expectError(.stepOutOfOrder, "step \(step) cannot be superseded") {
+                try ledger.supersede(fromStep: step)
+            }
+        }
+        #expect(try ledger.reader.lastSupersededStep() == 0)
+
+        try ledger.supersede(fromStep: 3)
+        #expect(try ledger.reader.run()?.lastStep == 2)
+        #expect(try ledger.reader.lastSupersededStep() == 5)
+        for ledger in [ledger, other] {
+            for step in 3...4 {
+                try ledger.commitStep(again(step), miniBatches: miniBatches(step, worker: "t2"))
+            }
+            var newer = checkpoint(4)
+            newer.digest = 77
+            try ledger.insertCheckpoint(newer)
+        }
+        #expect(try ledger.reader.steps().map(\.loss) == [1.5, 2.5, -1, -1])
+        #expect(try ledger.reader.resultDigest() == other.reader.resultDigest())
+        #expect(try ledger.reader.evaluations().isEmpty)
+        #expect(try ledger.reader.miniBatches(in: 3...3).map(\.worker) == ["t2", "t2", "t2", "t2"])
+        let queue = try DatabaseQueue(path: folder("ledger.sqlite"))
+        let kept = try queue.read { database in
+            try Row.fetchAll(database, sql: "SELECT * FROM superseded_steps ORDER BY step")
+        }
+        #expect(kept.map { $0["step"] } == [3, 4, 5])
+        #expect(kept.map { $0["digest"] } == (3...5).map { stepRecord($0).digest.hex })
+        let counts = try queue.read { database in
+            try ["mini_batches", "checkpoints", "evaluations"].map {
+                try Int.fetchOne(database, sql: "SELECT count(*) FROM superseded_\($0)")
+            }
+        }
+        #expect(counts == [12, 1, 1])
+    }
+
+    @Test func aDifferingScoreOfAnotherClassIsNoError() throws {
+        let ledger = try started(try TemporaryFolder())
+        var first = evaluation(0.5)
+        first.numericsClass = "cpu"
+        var second = evaluation(0.25, by: "e2")
+        second.numericsClass = "cuda"
+        #expect(try ledger.insertEvaluation(first) == .inserted)
+        #expect(try ledger.insertEvaluation(second) == .differing)
+        second.numericsClass = "cpu"
+        #expect(try ledger.insertEvaluation(second) == .differing)
+        #expect(try ledger.reader.events().map(\.severity) == [.info, .error])
+        #expect(try ledger.reader.evaluations().map(\.value) == [0.5])
+    }
+
+    @Test func aWorkersClassIsKnownOnceItIsPrepared() throws {
+        let ledger = try started(try TemporaryFolder())
+        var record = worker("t1")
+        record.numericsClass = nil
+        try ledger.workerJoined(record)
+        try ledger.workerLeft("t1", at: 11, why: "asked")
+        try ledger.workerJoined(record)
+        try ledger.record([
+            .prepared("t1", numericsClass: "c"), .prepared("t2", numericsClass: "d"),
+        ])
+        #expect(try ledger.reader.workers().map(\.numericsClass) == [nil, "c"])
+    }
+
     @Test func lossesKeepEveryBit() throws {
         let ledger = try started(try TemporaryFolder())
         var random = CounterRandom(seed: 7, purpose: .audit)

@@ -25,10 +25,10 @@ import Training
     static let runs: [Run] = {
         let losses = [
             ("batch_hard", LossConfiguration(name: .batchHard, margin: .soft)),
-            ("batch_all", LossConfiguration(name: .batchAll, margin: .value(0.5))),
+            ("batch_all", LossConfiguration(name: .batchAll, margin: .number(0.5))),
             (
                 "semi_hard",
-                LossConfiguration(name: .tfBatchSemiHard, margin: .value(0.5))
+                LossConfiguration(name: .tfBatchSemiHard, margin: .number(0.5))
             ),
         ]
         let basic = NetworkConfiguration(

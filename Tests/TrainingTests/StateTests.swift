@@ -1,5 +1,6 @@
 import Basics
 import Foundation
+import MetricLearning
 import Networks
 import Testing
 import Training
@@ -80,6 +81,62 @@ import Training
         #expect(try state.weightsDigest() == before)
         tensors[9].withUnsafeMutableBytes { $0[0] ^= 1 }
         #expect(try state.weightsDigest() != before)
+    }
+
+    @Test func givenWeightsStandInForTheSeed() throws {
+        var configuration = Fixtures.basic()
+        let trained = try TrainingState.initial(configuration)
+        _ = try Fixtures.train(trained, steps: 3)
+        let stored = Dictionary(
+            uniqueKeysWithValues: try trained.tensors().map { ($0.name, $0) })
+        configuration.seed += 1
+        configuration.optimizer.averageDecay = 0.9
+        let random = try TrainingState.initial(configuration)
+        func start(_ names: (String) -> Bool) throws -> [String: [Float]] {
+            let state = try TrainingState.initial(configuration) { name in
+                stored[name].flatMap { tensor in
+                    names(name) ? (tensor.shape, tensor.withUnsafeBytes { $0 }) : nil
+                }
+            }
+            #expect(state.step == 0)
+            return Dictionary(
+                uniqueKeysWithValues: try state.tensors().map { ($0.name, $0.floats()) })
+        }
+        // The first step of the new run computes with the earlier run's network.
+        let begun = try TrainingState.initial(configuration) { name in
+            stored[name].map { ($0.shape, $0.withUnsafeBytes { $0 }) }
+        }
+        let batch = Fixtures.slots(configuration, step: 11)
+        func firstLoss(_ state: TrainingState) throws -> Float {
+            try BareLoop(state, parallelSlots: 1).step(batch, learningRate: 1e-3)
+        }
+        let whole = try start { _ in true }
+        for (name, values) in whole {
+            if name.hasPrefix("network/average/") {
+                let parameter = "network/" + name.dropFirst("network/average/".count)
+                #expect(values == whole[parameter], "\(name)")
+            } else if name.hasPrefix("network/") {
+                #expect(values == stored[name]?.floats(), "\(name)")
+            } else {
+                // No moment of the earlier run's optimizer.
+                #expect(values.allSatisfy { $0 == 0 }, "\(name)")
+            }
+        }
+        #expect(whole["network/bn1.running_mean"] != [Float](repeating: 0, count: 8))
+        let body = try start { !$0.contains("head.") }
+        let seeded = Dictionary(
+            uniqueKeysWithValues: try random.tensors().map { ($0.name, $0.floats()) })
+        #expect(body["network/head.embedding.weight"] == seeded["network/head.embedding.weight"])
+        #expect(body["network/conv1.weight"] == stored["network/conv1.weight"]?.floats())
+        let given = try firstLoss(begun)
+        #expect(try firstLoss(trained) == given)
+        #expect(try firstLoss(random) != given)
+        let error = #expect(throws: TrainingError.self) {
+            try TrainingState.initial(configuration) { name in
+                stored[name].map { ([1] + $0.shape, $0.withUnsafeBytes { $0 }) }
+            }
+        }
+        #expect(error?.message.contains("network/conv1.weight") == true)
     }
 
     @Test func seedsDecideTheFirstWeights() throws {

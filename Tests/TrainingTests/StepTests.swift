@@ -9,8 +9,8 @@ import Training
 @Suite struct StepTests {
     static let losses = [
         LossConfiguration(name: .batchHard, margin: .soft),
-        LossConfiguration(name: .batchAll, margin: .value(0.5)),
-        LossConfiguration(name: .tfBatchSemiHard, margin: .value(0.5)),
+        LossConfiguration(name: .batchAll, margin: .number(0.5)),
+        LossConfiguration(name: .tfBatchSemiHard, margin: .number(0.5)),
     ]
 
     @Test(arguments: losses) func parallelSlotsHaveTheBitsOfOneAfterAnother(

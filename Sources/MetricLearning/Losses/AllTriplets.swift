@@ -1,3 +1,5 @@
+import Basics
+
 /// `batch_all`: the margin of d(a,p) - d(a,n), for every triplet.
 ///
 /// A number as margin takes O((P + N) log P) an anchor, which may have any number of images; `soft`
@@ -7,8 +9,8 @@
 struct AllTriplets: AnchorLoss {
     let margin: Margin
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
-        if case .value(let value) = margin {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
+        if case .number(let value) = margin {
             addHinges(anchor, value, to: &tally)
         } else {
             addEach(anchor, to: &tally)
@@ -17,7 +19,7 @@ struct AllTriplets: AnchorLoss {
 
     /// A negative at distance d violates the margin with the positives from some place on, when
     /// these are sorted.
-    private func addHinges(_ anchor: Anchor, _ margin: Double, to tally: inout Tally) {
+    private func addHinges(_ anchor: Anchor, _ margin: Double, to tally: inout LossTally) {
         let positives = SortedPairs(anchor.positives)
         let (near, count) = (positives.distances, anchor.positives.count)
         guard count > 0 else { return }
@@ -49,7 +51,7 @@ struct AllTriplets: AnchorLoss {
         tally.add(sum: sum, valid: count * negatives.count, active: active)
     }
 
-    private func addEach(_ anchor: Anchor, to tally: inout Tally) {
+    private func addEach(_ anchor: Anchor, to tally: inout LossTally) {
         let (positives, negatives) = (anchor.positives, anchor.negatives)
         for positive in 0..<positives.count {
             let near = positives.distances[positive]

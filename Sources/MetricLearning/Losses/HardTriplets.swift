@@ -1,3 +1,4 @@
+import Basics
 import Tensors
 
 /// `batch_hard` and `batch_hard_000`, as a graph of LibTorch's operators over the matrix of
@@ -45,16 +46,19 @@ struct HardTriplets {
     }
 
     private func reduced(_ terms: Tensor) throws -> LossResult {
-        let active = Int(try (terms.detach() .> activeThreshold).sum().item())
+        var tally = LossTally(threshold: activeThreshold)
+        tally.add(
+            sum: 0, valid: terms.count,
+            active: Int(try (terms.detach() .> activeThreshold).sum().item()))
         return LossResult(
-            loss: try terms.sum() / reducer.divisor(valid: terms.count, active: active),
-            fractionPositive: Double(active) / Double(terms.count), activeCount: active,
-            validCount: terms.count)
+            loss: try terms.sum() / reducer.divisor(of: tally),
+            fractionPositive: tally.fractionPositive, activeCount: tally.active,
+            validCount: tally.valid)
     }
 
     private func terms(_ difference: Tensor) throws(TensorError) -> Tensor {
         switch margin {
-        case .value(let value): try (difference + value).relu()
+        case .number(let value): try (difference + value).relu()
         case .soft: try difference.softplus()
         case .none: difference
         }

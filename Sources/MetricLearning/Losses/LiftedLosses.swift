@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 
 /// `lifted`: max(J, 0)^2 / 2 for every ordered positive pair, where
@@ -17,7 +18,7 @@ struct LiftedLoss: AnchorLoss {
         logSumExp(anchor.negatives.count) { margin - anchor.negatives.distances[$0] }
     }
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         let own = summaries[anchor.row]
         var push = 0.0
         for place in 0..<anchor.positives.count {
@@ -45,7 +46,7 @@ struct LiftedLoss: AnchorLoss {
 struct GeneralizedLiftedLoss: AnchorLoss {
     let margin: Double
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         let (positives, negatives) = (anchor.positives, anchor.negatives)
         let pull = logSumExp(positives.count) { positives.distances[$0] }
         let push = logSumExp(negatives.count) { margin - negatives.distances[$0] }

@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 
 /// `weighted_triplet`, `hap2s_exponential`, `hap2s_polynomial`: the margin of the weighted mean of
@@ -24,7 +25,7 @@ struct PointToSet: AnchorLoss {
     let margin: Margin
     var isCompatible = false
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         guard isCompatible || !anchor.negatives.isEmpty else { return tally.add(0) }
         let near = mean(of: anchor.positives, arePositives: true)
         let far = mean(of: anchor.negatives, arePositives: false)

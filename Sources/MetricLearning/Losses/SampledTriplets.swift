@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 
 /// `batch_sample`: the margin of d(a,p) - d(a,n), for every anchor, with one positive drawn with
@@ -10,7 +11,7 @@ struct SampledTriplets: AnchorLoss {
     /// For each anchor two numbers in [0, 1): the positive's and the negative's.
     let draws: [Double]
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         let (positives, negatives) = (anchor.positives, anchor.negatives)
         guard let negative = draw(negatives, draws[2 * anchor.row + 1], sign: -1) else {
             return tally.add(0)

@@ -1,3 +1,5 @@
+import Basics
+
 /// `semi_hard` and `tf_batch_semi_hard`: the margin of d(a,p) - d(a,n*), for every positive pair,
 /// where n* is the nearest negative that is farther than p, or else the farthest.
 ///
@@ -9,7 +11,7 @@ struct SemiHardTriplets: AnchorLoss {
     let margin: Margin
     let countsLoneAnchors: Bool
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         let (positives, negatives) = (anchor.positives, anchor.negatives)
         guard !positives.isEmpty, countsLoneAnchors || !negatives.isEmpty else { return }
         let sorted = SortedPairs(positives)

@@ -1,3 +1,4 @@
+import Basics
 import Foundation
 
 // A similarity is one less the cosine distance, so its derivative is that of the distance turned.
@@ -14,7 +15,7 @@ struct MultiSimilarityLoss: AnchorLoss {
     let beta: Double
     let base: Double
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         let (positives, negatives) = (anchor.positives, anchor.negatives)
         func pull(_ place: Int) -> Double { alpha * (base - 1 + positives.distances[place]) }
         func push(_ place: Int) -> Double { beta * (1 - negatives.distances[place] - base) }
@@ -43,7 +44,7 @@ struct CircleLoss: AnchorLoss {
     let margin: Double
     let gamma: Double
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         let (positives, negatives) = (anchor.positives, anchor.negatives)
         func pull(_ place: Int) -> (logit: Double, weight: Double) {
             let distance = positives.distances[place]
@@ -81,7 +82,7 @@ struct CircleLoss: AnchorLoss {
 struct SupervisedContrastiveLoss: AnchorLoss {
     let temperature: Double
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         let (positives, negatives) = (anchor.positives, anchor.negatives)
         guard !positives.isEmpty else { return tally.add(0) }
         func logit(_ pairs: PairList, _ place: Int) -> Double {
@@ -114,7 +115,7 @@ struct SupervisedContrastiveLoss: AnchorLoss {
 struct NTXentLoss: AnchorLoss {
     let temperature: Double
 
-    func add(_ anchor: Anchor, summaries: [Double], to tally: inout Tally) {
+    func add(_ anchor: Anchor, summaries: [Double], to tally: inout LossTally) {
         let (positives, negatives) = (anchor.positives, anchor.negatives)
         func push(_ place: Int) -> Double { (1 - negatives.distances[place]) / temperature }
         let pushes = logSumExp(negatives.count, push)

@@ -73,218 +73,227 @@ public nonisolated enum WireRole: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
-public nonisolated struct WireEnvelope: Sendable {
+public nonisolated struct WireEnvelope: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var protocolVersion: UInt32 = 0
+  public var protocolVersion: UInt32 {
+    get {_storage._protocolVersion}
+    set {_uniqueStorage()._protocolVersion = newValue}
+  }
 
   /// 0 until the worker has been welcomed
-  public var run: UInt64 = 0
+  public var run: UInt64 {
+    get {_storage._run}
+    set {_uniqueStorage()._run = newValue}
+  }
 
-  public var body: WireEnvelope.OneOf_Body? = nil
+  public var body: OneOf_Body? {
+    get {return _storage._body}
+    set {_uniqueStorage()._body = newValue}
+  }
 
   /// From workers.
   public var hello: WireHello {
     get {
-      if case .hello(let v)? = body {return v}
+      if case .hello(let v)? = _storage._body {return v}
       return WireHello()
     }
-    set {body = .hello(newValue)}
+    set {_uniqueStorage()._body = .hello(newValue)}
   }
 
   public var prepared: WirePrepared {
     get {
-      if case .prepared(let v)? = body {return v}
+      if case .prepared(let v)? = _storage._body {return v}
       return WirePrepared()
     }
-    set {body = .prepared(newValue)}
+    set {_uniqueStorage()._body = .prepared(newValue)}
   }
 
   public var slotDone: WireSlotDone {
     get {
-      if case .slotDone(let v)? = body {return v}
+      if case .slotDone(let v)? = _storage._body {return v}
       return WireSlotDone()
     }
-    set {body = .slotDone(newValue)}
+    set {_uniqueStorage()._body = .slotDone(newValue)}
   }
 
   public var ready: WireReady {
     get {
-      if case .ready(let v)? = body {return v}
+      if case .ready(let v)? = _storage._body {return v}
       return WireReady()
     }
-    set {body = .ready(newValue)}
+    set {_uniqueStorage()._body = .ready(newValue)}
   }
 
   public var progress: WireProgress {
     get {
-      if case .progress(let v)? = body {return v}
+      if case .progress(let v)? = _storage._body {return v}
       return WireProgress()
     }
-    set {body = .progress(newValue)}
+    set {_uniqueStorage()._body = .progress(newValue)}
   }
 
   public var stateLoaded: WireStateLoaded {
     get {
-      if case .stateLoaded(let v)? = body {return v}
+      if case .stateLoaded(let v)? = _storage._body {return v}
       return WireStateLoaded()
     }
-    set {body = .stateLoaded(newValue)}
+    set {_uniqueStorage()._body = .stateLoaded(newValue)}
   }
 
   public var slotReturned: WireSlotReturned {
     get {
-      if case .slotReturned(let v)? = body {return v}
+      if case .slotReturned(let v)? = _storage._body {return v}
       return WireSlotReturned()
     }
-    set {body = .slotReturned(newValue)}
+    set {_uniqueStorage()._body = .slotReturned(newValue)}
   }
 
   public var goodbye: WireGoodbye {
     get {
-      if case .goodbye(let v)? = body {return v}
+      if case .goodbye(let v)? = _storage._body {return v}
       return WireGoodbye()
     }
-    set {body = .goodbye(newValue)}
+    set {_uniqueStorage()._body = .goodbye(newValue)}
   }
 
   public var evaluationPoll: WireEvaluationPoll {
     get {
-      if case .evaluationPoll(let v)? = body {return v}
+      if case .evaluationPoll(let v)? = _storage._body {return v}
       return WireEvaluationPoll()
     }
-    set {body = .evaluationPoll(newValue)}
+    set {_uniqueStorage()._body = .evaluationPoll(newValue)}
   }
 
   public var evaluationRows: WireEvaluationRows {
     get {
-      if case .evaluationRows(let v)? = body {return v}
+      if case .evaluationRows(let v)? = _storage._body {return v}
       return WireEvaluationRows()
     }
-    set {body = .evaluationRows(newValue)}
+    set {_uniqueStorage()._body = .evaluationRows(newValue)}
   }
 
   public var checkpointFailed: WireCheckpointFailed {
     get {
-      if case .checkpointFailed(let v)? = body {return v}
+      if case .checkpointFailed(let v)? = _storage._body {return v}
       return WireCheckpointFailed()
     }
-    set {body = .checkpointFailed(newValue)}
+    set {_uniqueStorage()._body = .checkpointFailed(newValue)}
   }
 
   public var stateAwaited: WireStateAwaited {
     get {
-      if case .stateAwaited(let v)? = body {return v}
+      if case .stateAwaited(let v)? = _storage._body {return v}
       return WireStateAwaited()
     }
-    set {body = .stateAwaited(newValue)}
+    set {_uniqueStorage()._body = .stateAwaited(newValue)}
   }
 
   /// From the coordinator.
   public var welcome: WireWelcome {
     get {
-      if case .welcome(let v)? = body {return v}
+      if case .welcome(let v)? = _storage._body {return v}
       return WireWelcome()
     }
-    set {body = .welcome(newValue)}
+    set {_uniqueStorage()._body = .welcome(newValue)}
   }
 
   public var refusal: WireRefusal {
     get {
-      if case .refusal(let v)? = body {return v}
+      if case .refusal(let v)? = _storage._body {return v}
       return WireRefusal()
     }
-    set {body = .refusal(newValue)}
+    set {_uniqueStorage()._body = .refusal(newValue)}
   }
 
   public var loadState: WireLoadState {
     get {
-      if case .loadState(let v)? = body {return v}
+      if case .loadState(let v)? = _storage._body {return v}
       return WireLoadState()
     }
-    set {body = .loadState(newValue)}
+    set {_uniqueStorage()._body = .loadState(newValue)}
   }
 
   public var plan: WirePlan {
     get {
-      if case .plan(let v)? = body {return v}
+      if case .plan(let v)? = _storage._body {return v}
       return WirePlan()
     }
-    set {body = .plan(newValue)}
+    set {_uniqueStorage()._body = .plan(newValue)}
   }
 
   public var commit: WireCommit {
     get {
-      if case .commit(let v)? = body {return v}
+      if case .commit(let v)? = _storage._body {return v}
       return WireCommit()
     }
-    set {body = .commit(newValue)}
+    set {_uniqueStorage()._body = .commit(newValue)}
   }
 
   public var evaluationGrant: WireEvaluationGrant {
     get {
-      if case .evaluationGrant(let v)? = body {return v}
+      if case .evaluationGrant(let v)? = _storage._body {return v}
       return WireEvaluationGrant()
     }
-    set {body = .evaluationGrant(newValue)}
+    set {_uniqueStorage()._body = .evaluationGrant(newValue)}
   }
 
   public var evaluationAck: WireEvaluationAck {
     get {
-      if case .evaluationAck(let v)? = body {return v}
+      if case .evaluationAck(let v)? = _storage._body {return v}
       return WireEvaluationAck()
     }
-    set {body = .evaluationAck(newValue)}
+    set {_uniqueStorage()._body = .evaluationAck(newValue)}
   }
 
   public var stop: WireStop {
     get {
-      if case .stop(let v)? = body {return v}
+      if case .stop(let v)? = _storage._body {return v}
       return WireStop()
     }
-    set {body = .stop(newValue)}
+    set {_uniqueStorage()._body = .stop(newValue)}
   }
 
   public var status: WireStatus {
     get {
-      if case .status(let v)? = body {return v}
+      if case .status(let v)? = _storage._body {return v}
       return WireStatus()
     }
-    set {body = .status(newValue)}
+    set {_uniqueStorage()._body = .status(newValue)}
   }
 
   public var sendCheckpoint: WireSendCheckpoint {
     get {
-      if case .sendCheckpoint(let v)? = body {return v}
+      if case .sendCheckpoint(let v)? = _storage._body {return v}
       return WireSendCheckpoint()
     }
-    set {body = .sendCheckpoint(newValue)}
+    set {_uniqueStorage()._body = .sendCheckpoint(newValue)}
   }
 
   public var releaseCheckpoint: WireReleaseCheckpoint {
     get {
-      if case .releaseCheckpoint(let v)? = body {return v}
+      if case .releaseCheckpoint(let v)? = _storage._body {return v}
       return WireReleaseCheckpoint()
     }
-    set {body = .releaseCheckpoint(newValue)}
+    set {_uniqueStorage()._body = .releaseCheckpoint(newValue)}
   }
 
   public var donateState: WireDonateState {
     get {
-      if case .donateState(let v)? = body {return v}
+      if case .donateState(let v)? = _storage._body {return v}
       return WireDonateState()
     }
-    set {body = .donateState(newValue)}
+    set {_uniqueStorage()._body = .donateState(newValue)}
   }
 
   public var admission: WireAdmission {
     get {
-      if case .admission(let v)? = body {return v}
+      if case .admission(let v)? = _storage._body {return v}
       return WireAdmission()
     }
-    set {body = .admission(newValue)}
+    set {_uniqueStorage()._body = .admission(newValue)}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -321,6 +330,8 @@ public nonisolated struct WireEnvelope: Sendable {
   }
 
   public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 /// What must be equal for two workers to compute the same bits.
@@ -621,10 +632,9 @@ public nonisolated struct WireLoadState: Sendable {
 
   public var history: UInt64 = 0
 
-  /// for SOURCE_CHECKPOINT, relative to the run directory
+  /// For SOURCE_CHECKPOINT, and for SOURCE_INITIAL where the run starts from given weights.
   public var file: String = String()
 
-  /// for SOURCE_CHECKPOINT
   public var byteCount: UInt64 = 0
 
   /// of the state in the file
@@ -906,11 +916,32 @@ public nonisolated struct WirePlan: @unchecked Sendable {
     set {_uniqueStorage()._quarantined = newValue}
   }
 
+  /// what came of these leases and earlier ones is of no use
+  public var outdated: [WireSlotAttempt] {
+    get {_storage._outdated}
+    set {_uniqueStorage()._outdated = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// A lease of a slot in this step.
+public nonisolated struct WireSlotAttempt: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var slot: UInt32 = 0
+
+  public var attempt: UInt32 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct WireCheckpointDuty: Sendable {
@@ -940,6 +971,9 @@ public nonisolated struct WireSendCheckpoint: Sendable {
   public var step: UInt64 = 0
 
   public var recovery: Bool = false
+
+  /// no more than what the state of that step digests to, in PROGRESS
+  public var digestOnly: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1024,6 +1058,120 @@ public nonisolated struct WireSlotDone: Sendable {
   /// XXH64 of gradient and BN statistics where the slot is audited, else 0
   public var digest: UInt64 = 0
 
+  /// root mean squared distance of two embeddings
+  public var spread: Double = 0
+
+  /// every logging.summary_every_steps steps
+  public var summary: WireSlotSummary {
+    get {_summary ?? WireSlotSummary()}
+    set {_summary = newValue}
+  }
+  /// Returns true if `summary` has been explicitly set.
+  public var hasSummary: Bool {self._summary != nil}
+  /// Clears the value of `summary`. Subsequent reads from it will return its default value.
+  public mutating func clearSummary() {self._summary = nil}
+
+  /// bits of floats: each loss of a sum, without its weight
+  public var lossParts: [UInt32] = []
+
+  /// Where mining spans the step; numbers above are then those of the whole step:
+  public var embeddings: UInt64 = 0
+
+  /// only that is done; loss and gradient come when all embeddings are there
+  public var forward: Bool = false
+
+  /// in which the gradient was computed
+  public var fold: UInt32 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _summary: WireSlotSummary? = nil
+}
+
+/// What a slot's embeddings look like, for people alone.
+public nonisolated struct WireSlotSummary: @unchecked Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var lengths: WireHistogramCounts {
+    get {_storage._lengths ?? WireHistogramCounts()}
+    set {_uniqueStorage()._lengths = newValue}
+  }
+  /// Returns true if `lengths` has been explicitly set.
+  public var hasLengths: Bool {_storage._lengths != nil}
+  /// Clears the value of `lengths`. Subsequent reads from it will return its default value.
+  public mutating func clearLengths() {_uniqueStorage()._lengths = nil}
+
+  public var distances: WireHistogramCounts {
+    get {_storage._distances ?? WireHistogramCounts()}
+    set {_uniqueStorage()._distances = newValue}
+  }
+  /// Returns true if `distances` has been explicitly set.
+  public var hasDistances: Bool {_storage._distances != nil}
+  /// Clears the value of `distances`. Subsequent reads from it will return its default value.
+  public mutating func clearDistances() {_uniqueStorage()._distances = nil}
+
+  public var positiveDistances: WireHistogramCounts {
+    get {_storage._positiveDistances ?? WireHistogramCounts()}
+    set {_uniqueStorage()._positiveDistances = newValue}
+  }
+  /// Returns true if `positiveDistances` has been explicitly set.
+  public var hasPositiveDistances: Bool {_storage._positiveDistances != nil}
+  /// Clears the value of `positiveDistances`. Subsequent reads from it will return its default value.
+  public mutating func clearPositiveDistances() {_uniqueStorage()._positiveDistances = nil}
+
+  public var negativeDistances: WireHistogramCounts {
+    get {_storage._negativeDistances ?? WireHistogramCounts()}
+    set {_uniqueStorage()._negativeDistances = newValue}
+  }
+  /// Returns true if `negativeDistances` has been explicitly set.
+  public var hasNegativeDistances: Bool {_storage._negativeDistances != nil}
+  /// Clears the value of `negativeDistances`. Subsequent reads from it will return its default value.
+  public mutating func clearNegativeDistances() {_uniqueStorage()._negativeDistances = nil}
+
+  public var top1: Double {
+    get {_storage._top1}
+    set {_uniqueStorage()._top1 = newValue}
+  }
+
+  public var precision: Double {
+    get {_storage._precision}
+    set {_uniqueStorage()._precision = newValue}
+  }
+
+  public var precisionRank: UInt32 {
+    get {_storage._precisionRank}
+    set {_uniqueStorage()._precisionRank = newValue}
+  }
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+public nonisolated struct WireHistogramCounts: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var min: Double = 0
+
+  public var max: Double = 0
+
+  public var sum: Double = 0
+
+  public var sumOfSquares: Double = 0
+
+  /// numbers of those that hold anything, ascending
+  public var buckets: [Int32] = []
+
+  public var counts: [UInt64] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1042,6 +1190,9 @@ public nonisolated struct WireSlotReturned: Sendable {
   public var attempt: UInt32 = 0
 
   public var reason: String = String()
+
+  /// its loss or gradient is not finite: neither data nor machine need be at fault
+  public var diverged: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1140,6 +1291,27 @@ public nonisolated struct WireProgress: Sendable {
 
   /// holds a state
   public var active: Bool = false
+
+  public var states: [WireHeldState] = []
+
+  /// slots whose embeddings it waits for, with nothing else to compute
+  public var lacking: [UInt32] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// What the whole state after a step digests to where it is held.
+public nonisolated struct WireHeldState: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var step: UInt64 = 0
+
+  /// as in checkpoints; 0 while it is taken
+  public var digest: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1476,9 +1648,15 @@ public nonisolated struct WireScoreStatus: Sendable {
 
   public var set: String = String()
 
+  /// Of a set of tuples.
   public var generalAccuracy: Double = 0
 
   public var easyAccuracy: Double = 0
+
+  /// Of a set of images.
+  public var meanLoss: Double = 0
+
+  public var top1: Double = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1606,7 +1784,7 @@ public nonisolated struct WireDataHeader: @unchecked Sendable {
     /// that piece
     case fetched // = 7
 
-    /// the receiver can take `length` more chunks
+    /// the receiver of chunks has all up to `offset`
     case credit // = 8
 
     /// payload: why, as text
@@ -1617,6 +1795,15 @@ public nonisolated struct WireDataHeader: @unchecked Sendable {
 
     /// asks an owner for finished blocks again; payload: the same
     case wantResults // = 11
+
+    /// the chunk at `offset` is damaged or lost
+    case again // = 12
+
+    /// of slot `low`, where mining spans the step
+    case embeddings // = 13
+
+    /// asks for those of some slots again; payload: slots as uint32
+    case wantEmbeddings // = 14
     case UNRECOGNIZED(Int)
 
     public init() {
@@ -1637,6 +1824,9 @@ public nonisolated struct WireDataHeader: @unchecked Sendable {
       case 9: self = .fetchFailed
       case 10: self = .wantPartials
       case 11: self = .wantResults
+      case 12: self = .again
+      case 13: self = .embeddings
+      case 14: self = .wantEmbeddings
       default: self = .UNRECOGNIZED(rawValue)
       }
     }
@@ -1655,6 +1845,9 @@ public nonisolated struct WireDataHeader: @unchecked Sendable {
       case .fetchFailed: return 9
       case .wantPartials: return 10
       case .wantResults: return 11
+      case .again: return 12
+      case .embeddings: return 13
+      case .wantEmbeddings: return 14
       case .UNRECOGNIZED(let i): return i
       }
     }
@@ -1673,6 +1866,9 @@ public nonisolated struct WireDataHeader: @unchecked Sendable {
       .fetchFailed,
       .wantPartials,
       .wantResults,
+      .again,
+      .embeddings,
+      .wantEmbeddings,
     ]
 
   }
@@ -1694,465 +1890,505 @@ nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._Messag
   public static let protoMessageName: String = _protobuf_package + ".Envelope"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}run\0\u{2}\u{8}hello\0\u{1}prepared\0\u{3}slot_done\0\u{1}ready\0\u{1}progress\0\u{3}state_loaded\0\u{3}slot_returned\0\u{1}goodbye\0\u{3}evaluation_poll\0\u{3}evaluation_rows\0\u{3}checkpoint_failed\0\u{3}state_awaited\0\u{2}\u{13}welcome\0\u{1}refusal\0\u{3}load_state\0\u{1}plan\0\u{1}commit\0\u{3}evaluation_grant\0\u{3}evaluation_ack\0\u{1}stop\0\u{1}status\0\u{3}send_checkpoint\0\u{3}release_checkpoint\0\u{3}donate_state\0\u{2}\u{1d}admission\0")
 
+  fileprivate class _StorageClass {
+    var _protocolVersion: UInt32 = 0
+    var _run: UInt64 = 0
+    var _body: WireEnvelope.OneOf_Body?
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _protocolVersion = source._protocolVersion
+      _run = source._run
+      _body = source._body
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.protocolVersion) }()
-      case 2: try { try decoder.decodeSingularFixed64Field(value: &self.run) }()
-      case 10: try {
-        var v: WireHello?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .hello(let m) = current {v = m}
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularUInt32Field(value: &_storage._protocolVersion) }()
+        case 2: try { try decoder.decodeSingularFixed64Field(value: &_storage._run) }()
+        case 10: try {
+          var v: WireHello?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .hello(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .hello(v)
+          }
+        }()
+        case 11: try {
+          var v: WirePrepared?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .prepared(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .prepared(v)
+          }
+        }()
+        case 12: try {
+          var v: WireSlotDone?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .slotDone(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .slotDone(v)
+          }
+        }()
+        case 13: try {
+          var v: WireReady?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .ready(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .ready(v)
+          }
+        }()
+        case 14: try {
+          var v: WireProgress?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .progress(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .progress(v)
+          }
+        }()
+        case 15: try {
+          var v: WireStateLoaded?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .stateLoaded(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .stateLoaded(v)
+          }
+        }()
+        case 16: try {
+          var v: WireSlotReturned?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .slotReturned(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .slotReturned(v)
+          }
+        }()
+        case 17: try {
+          var v: WireGoodbye?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .goodbye(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .goodbye(v)
+          }
+        }()
+        case 18: try {
+          var v: WireEvaluationPoll?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .evaluationPoll(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .evaluationPoll(v)
+          }
+        }()
+        case 19: try {
+          var v: WireEvaluationRows?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .evaluationRows(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .evaluationRows(v)
+          }
+        }()
+        case 20: try {
+          var v: WireCheckpointFailed?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .checkpointFailed(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .checkpointFailed(v)
+          }
+        }()
+        case 21: try {
+          var v: WireStateAwaited?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .stateAwaited(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .stateAwaited(v)
+          }
+        }()
+        case 40: try {
+          var v: WireWelcome?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .welcome(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .welcome(v)
+          }
+        }()
+        case 41: try {
+          var v: WireRefusal?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .refusal(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .refusal(v)
+          }
+        }()
+        case 42: try {
+          var v: WireLoadState?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .loadState(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .loadState(v)
+          }
+        }()
+        case 43: try {
+          var v: WirePlan?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .plan(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .plan(v)
+          }
+        }()
+        case 44: try {
+          var v: WireCommit?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .commit(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .commit(v)
+          }
+        }()
+        case 45: try {
+          var v: WireEvaluationGrant?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .evaluationGrant(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .evaluationGrant(v)
+          }
+        }()
+        case 46: try {
+          var v: WireEvaluationAck?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .evaluationAck(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .evaluationAck(v)
+          }
+        }()
+        case 47: try {
+          var v: WireStop?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .stop(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .stop(v)
+          }
+        }()
+        case 48: try {
+          var v: WireStatus?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .status(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .status(v)
+          }
+        }()
+        case 49: try {
+          var v: WireSendCheckpoint?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .sendCheckpoint(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .sendCheckpoint(v)
+          }
+        }()
+        case 50: try {
+          var v: WireReleaseCheckpoint?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .releaseCheckpoint(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .releaseCheckpoint(v)
+          }
+        }()
+        case 51: try {
+          var v: WireDonateState?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .donateState(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .donateState(v)
+          }
+        }()
+        case 80: try {
+          var v: WireAdmission?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .admission(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .admission(v)
+          }
+        }()
+        default: break
         }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .hello(v)
-        }
-      }()
-      case 11: try {
-        var v: WirePrepared?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .prepared(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .prepared(v)
-        }
-      }()
-      case 12: try {
-        var v: WireSlotDone?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .slotDone(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .slotDone(v)
-        }
-      }()
-      case 13: try {
-        var v: WireReady?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .ready(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .ready(v)
-        }
-      }()
-      case 14: try {
-        var v: WireProgress?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .progress(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .progress(v)
-        }
-      }()
-      case 15: try {
-        var v: WireStateLoaded?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .stateLoaded(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .stateLoaded(v)
-        }
-      }()
-      case 16: try {
-        var v: WireSlotReturned?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .slotReturned(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .slotReturned(v)
-        }
-      }()
-      case 17: try {
-        var v: WireGoodbye?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .goodbye(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .goodbye(v)
-        }
-      }()
-      case 18: try {
-        var v: WireEvaluationPoll?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .evaluationPoll(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .evaluationPoll(v)
-        }
-      }()
-      case 19: try {
-        var v: WireEvaluationRows?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .evaluationRows(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .evaluationRows(v)
-        }
-      }()
-      case 20: try {
-        var v: WireCheckpointFailed?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .checkpointFailed(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .checkpointFailed(v)
-        }
-      }()
-      case 21: try {
-        var v: WireStateAwaited?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .stateAwaited(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .stateAwaited(v)
-        }
-      }()
-      case 40: try {
-        var v: WireWelcome?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .welcome(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .welcome(v)
-        }
-      }()
-      case 41: try {
-        var v: WireRefusal?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .refusal(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .refusal(v)
-        }
-      }()
-      case 42: try {
-        var v: WireLoadState?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .loadState(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .loadState(v)
-        }
-      }()
-      case 43: try {
-        var v: WirePlan?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .plan(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .plan(v)
-        }
-      }()
-      case 44: try {
-        var v: WireCommit?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .commit(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .commit(v)
-        }
-      }()
-      case 45: try {
-        var v: WireEvaluationGrant?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .evaluationGrant(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .evaluationGrant(v)
-        }
-      }()
-      case 46: try {
-        var v: WireEvaluationAck?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .evaluationAck(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .evaluationAck(v)
-        }
-      }()
-      case 47: try {
-        var v: WireStop?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .stop(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .stop(v)
-        }
-      }()
-      case 48: try {
-        var v: WireStatus?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .status(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .status(v)
-        }
-      }()
-      case 49: try {
-        var v: WireSendCheckpoint?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .sendCheckpoint(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .sendCheckpoint(v)
-        }
-      }()
-      case 50: try {
-        var v: WireReleaseCheckpoint?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .releaseCheckpoint(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .releaseCheckpoint(v)
-        }
-      }()
-      case 51: try {
-        var v: WireDonateState?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .donateState(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .donateState(v)
-        }
-      }()
-      case 80: try {
-        var v: WireAdmission?
-        var hadOneofValue = false
-        if let current = self.body {
-          hadOneofValue = true
-          if case .admission(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.body = .admission(v)
-        }
-      }()
-      default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.protocolVersion != 0 {
-      try visitor.visitSingularUInt32Field(value: self.protocolVersion, fieldNumber: 1)
-    }
-    if self.run != 0 {
-      try visitor.visitSingularFixed64Field(value: self.run, fieldNumber: 2)
-    }
-    switch self.body {
-    case .hello?: try {
-      guard case .hello(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
-    }()
-    case .prepared?: try {
-      guard case .prepared(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
-    }()
-    case .slotDone?: try {
-      guard case .slotDone(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
-    }()
-    case .ready?: try {
-      guard case .ready(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
-    }()
-    case .progress?: try {
-      guard case .progress(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
-    }()
-    case .stateLoaded?: try {
-      guard case .stateLoaded(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 15)
-    }()
-    case .slotReturned?: try {
-      guard case .slotReturned(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
-    }()
-    case .goodbye?: try {
-      guard case .goodbye(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
-    }()
-    case .evaluationPoll?: try {
-      guard case .evaluationPoll(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 18)
-    }()
-    case .evaluationRows?: try {
-      guard case .evaluationRows(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 19)
-    }()
-    case .checkpointFailed?: try {
-      guard case .checkpointFailed(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 20)
-    }()
-    case .stateAwaited?: try {
-      guard case .stateAwaited(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
-    }()
-    case .welcome?: try {
-      guard case .welcome(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
-    }()
-    case .refusal?: try {
-      guard case .refusal(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
-    }()
-    case .loadState?: try {
-      guard case .loadState(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
-    }()
-    case .plan?: try {
-      guard case .plan(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 43)
-    }()
-    case .commit?: try {
-      guard case .commit(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 44)
-    }()
-    case .evaluationGrant?: try {
-      guard case .evaluationGrant(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 45)
-    }()
-    case .evaluationAck?: try {
-      guard case .evaluationAck(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 46)
-    }()
-    case .stop?: try {
-      guard case .stop(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 47)
-    }()
-    case .status?: try {
-      guard case .status(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 48)
-    }()
-    case .sendCheckpoint?: try {
-      guard case .sendCheckpoint(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 49)
-    }()
-    case .releaseCheckpoint?: try {
-      guard case .releaseCheckpoint(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 50)
-    }()
-    case .donateState?: try {
-      guard case .donateState(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 51)
-    }()
-    case .admission?: try {
-      guard case .admission(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 80)
-    }()
-    case nil: break
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._protocolVersion != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._protocolVersion, fieldNumber: 1)
+      }
+      if _storage._run != 0 {
+        try visitor.visitSingularFixed64Field(value: _storage._run, fieldNumber: 2)
+      }
+      switch _storage._body {
+      case .hello?: try {
+        guard case .hello(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+      }()
+      case .prepared?: try {
+        guard case .prepared(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+      }()
+      case .slotDone?: try {
+        guard case .slotDone(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
+      }()
+      case .ready?: try {
+        guard case .ready(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
+      }()
+      case .progress?: try {
+        guard case .progress(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
+      }()
+      case .stateLoaded?: try {
+        guard case .stateLoaded(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 15)
+      }()
+      case .slotReturned?: try {
+        guard case .slotReturned(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
+      }()
+      case .goodbye?: try {
+        guard case .goodbye(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
+      }()
+      case .evaluationPoll?: try {
+        guard case .evaluationPoll(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 18)
+      }()
+      case .evaluationRows?: try {
+        guard case .evaluationRows(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 19)
+      }()
+      case .checkpointFailed?: try {
+        guard case .checkpointFailed(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 20)
+      }()
+      case .stateAwaited?: try {
+        guard case .stateAwaited(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
+      }()
+      case .welcome?: try {
+        guard case .welcome(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+      }()
+      case .refusal?: try {
+        guard case .refusal(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
+      }()
+      case .loadState?: try {
+        guard case .loadState(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
+      }()
+      case .plan?: try {
+        guard case .plan(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 43)
+      }()
+      case .commit?: try {
+        guard case .commit(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 44)
+      }()
+      case .evaluationGrant?: try {
+        guard case .evaluationGrant(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 45)
+      }()
+      case .evaluationAck?: try {
+        guard case .evaluationAck(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 46)
+      }()
+      case .stop?: try {
+        guard case .stop(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 47)
+      }()
+      case .status?: try {
+        guard case .status(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 48)
+      }()
+      case .sendCheckpoint?: try {
+        guard case .sendCheckpoint(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 49)
+      }()
+      case .releaseCheckpoint?: try {
+        guard case .releaseCheckpoint(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 50)
+      }()
+      case .donateState?: try {
+        guard case .donateState(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 51)
+      }()
+      case .admission?: try {
+        guard case .admission(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 80)
+      }()
+      case nil: break
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireEnvelope, rhs: WireEnvelope) -> Bool {
-    if lhs.protocolVersion != rhs.protocolVersion {return false}
-    if lhs.run != rhs.run {return false}
-    if lhs.body != rhs.body {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._protocolVersion != rhs_storage._protocolVersion {return false}
+        if _storage._run != rhs_storage._run {return false}
+        if _storage._body != rhs_storage._body {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2953,7 +3189,7 @@ nonisolated extension WireStepScalars: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Plan"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{1}generation\0\u{1}step\0\u{1}members\0\u{1}leases\0\u{1}scalars\0\u{1}previous\0\u{1}samples\0\u{1}history\0\u{1}checkpoint\0\u{1}listeners\0\u{1}donor\0\u{1}fold\0\u{1}quarantined\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}term\0\u{1}generation\0\u{1}step\0\u{1}members\0\u{1}leases\0\u{1}scalars\0\u{1}previous\0\u{1}samples\0\u{1}history\0\u{1}checkpoint\0\u{1}listeners\0\u{1}donor\0\u{1}fold\0\u{1}quarantined\0\u{2}\u{6}outdated\0")
 
   fileprivate class _StorageClass {
     var _term: UInt64 = 0
@@ -2970,6 +3206,7 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     var _donor: String = String()
     var _fold: UInt32 = 0
     var _quarantined: [String] = []
+    var _outdated: [WireSlotAttempt] = []
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2994,6 +3231,7 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       _donor = source._donor
       _fold = source._fold
       _quarantined = source._quarantined
+      _outdated = source._outdated
     }
   }
 
@@ -3026,6 +3264,7 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
         case 12: try { try decoder.decodeSingularStringField(value: &_storage._donor) }()
         case 13: try { try decoder.decodeSingularUInt32Field(value: &_storage._fold) }()
         case 14: try { try decoder.decodeRepeatedStringField(value: &_storage._quarantined) }()
+        case 20: try { try decoder.decodeRepeatedMessageField(value: &_storage._outdated) }()
         default: break
         }
       }
@@ -3080,6 +3319,9 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       if !_storage._quarantined.isEmpty {
         try visitor.visitRepeatedStringField(value: _storage._quarantined, fieldNumber: 14)
       }
+      if !_storage._outdated.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._outdated, fieldNumber: 20)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -3103,10 +3345,46 @@ nonisolated extension WirePlan: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
         if _storage._donor != rhs_storage._donor {return false}
         if _storage._fold != rhs_storage._fold {return false}
         if _storage._quarantined != rhs_storage._quarantined {return false}
+        if _storage._outdated != rhs_storage._outdated {return false}
         return true
       }
       if !storagesAreEqual {return false}
     }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireSlotAttempt: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".SlotAttempt"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}slot\0\u{1}attempt\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.slot) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.attempt) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.slot != 0 {
+      try visitor.visitSingularUInt32Field(value: self.slot, fieldNumber: 1)
+    }
+    if self.attempt != 0 {
+      try visitor.visitSingularUInt32Field(value: self.attempt, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireSlotAttempt, rhs: WireSlotAttempt) -> Bool {
+    if lhs.slot != rhs.slot {return false}
+    if lhs.attempt != rhs.attempt {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3159,7 +3437,7 @@ nonisolated extension WireCheckpointDuty: SwiftProtobuf.Message, SwiftProtobuf._
 
 nonisolated extension WireSendCheckpoint: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SendCheckpoint"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}recovery\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}recovery\0\u{3}digest_only\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3169,6 +3447,7 @@ nonisolated extension WireSendCheckpoint: SwiftProtobuf.Message, SwiftProtobuf._
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
       case 2: try { try decoder.decodeSingularBoolField(value: &self.recovery) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.digestOnly) }()
       default: break
       }
     }
@@ -3181,12 +3460,16 @@ nonisolated extension WireSendCheckpoint: SwiftProtobuf.Message, SwiftProtobuf._
     if self.recovery != false {
       try visitor.visitSingularBoolField(value: self.recovery, fieldNumber: 2)
     }
+    if self.digestOnly != false {
+      try visitor.visitSingularBoolField(value: self.digestOnly, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireSendCheckpoint, rhs: WireSendCheckpoint) -> Bool {
     if lhs.step != rhs.step {return false}
     if lhs.recovery != rhs.recovery {return false}
+    if lhs.digestOnly != rhs.digestOnly {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3314,7 +3597,7 @@ nonisolated extension WireCommit: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SlotDone"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}slot\0\u{1}attempt\0\u{1}loss\0\u{3}fraction_positive\0\u{3}active_count\0\u{3}valid_count\0\u{3}decode_seconds\0\u{3}compute_seconds\0\u{1}digest\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}slot\0\u{1}attempt\0\u{1}loss\0\u{3}fraction_positive\0\u{3}active_count\0\u{3}valid_count\0\u{3}decode_seconds\0\u{3}compute_seconds\0\u{1}digest\0\u{1}spread\0\u{1}summary\0\u{3}loss_parts\0\u{1}embeddings\0\u{1}forward\0\u{1}fold\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3332,12 +3615,22 @@ nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 8: try { try decoder.decodeSingularDoubleField(value: &self.decodeSeconds) }()
       case 9: try { try decoder.decodeSingularDoubleField(value: &self.computeSeconds) }()
       case 10: try { try decoder.decodeSingularFixed64Field(value: &self.digest) }()
+      case 11: try { try decoder.decodeSingularDoubleField(value: &self.spread) }()
+      case 12: try { try decoder.decodeSingularMessageField(value: &self._summary) }()
+      case 13: try { try decoder.decodeRepeatedFixed32Field(value: &self.lossParts) }()
+      case 14: try { try decoder.decodeSingularFixed64Field(value: &self.embeddings) }()
+      case 15: try { try decoder.decodeSingularBoolField(value: &self.forward) }()
+      case 16: try { try decoder.decodeSingularUInt32Field(value: &self.fold) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if self.step != 0 {
       try visitor.visitSingularUInt64Field(value: self.step, fieldNumber: 1)
     }
@@ -3368,6 +3661,24 @@ nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.digest != 0 {
       try visitor.visitSingularFixed64Field(value: self.digest, fieldNumber: 10)
     }
+    if self.spread.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.spread, fieldNumber: 11)
+    }
+    try { if let v = self._summary {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
+    } }()
+    if !self.lossParts.isEmpty {
+      try visitor.visitPackedFixed32Field(value: self.lossParts, fieldNumber: 13)
+    }
+    if self.embeddings != 0 {
+      try visitor.visitSingularFixed64Field(value: self.embeddings, fieldNumber: 14)
+    }
+    if self.forward != false {
+      try visitor.visitSingularBoolField(value: self.forward, fieldNumber: 15)
+    }
+    if self.fold != 0 {
+      try visitor.visitSingularUInt32Field(value: self.fold, fieldNumber: 16)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3382,6 +3693,179 @@ nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.decodeSeconds != rhs.decodeSeconds {return false}
     if lhs.computeSeconds != rhs.computeSeconds {return false}
     if lhs.digest != rhs.digest {return false}
+    if lhs.spread != rhs.spread {return false}
+    if lhs._summary != rhs._summary {return false}
+    if lhs.lossParts != rhs.lossParts {return false}
+    if lhs.embeddings != rhs.embeddings {return false}
+    if lhs.forward != rhs.forward {return false}
+    if lhs.fold != rhs.fold {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireSlotSummary: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".SlotSummary"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}lengths\0\u{1}distances\0\u{3}positive_distances\0\u{3}negative_distances\0\u{1}top1\0\u{1}precision\0\u{3}precision_rank\0")
+
+  fileprivate class _StorageClass {
+    var _lengths: WireHistogramCounts? = nil
+    var _distances: WireHistogramCounts? = nil
+    var _positiveDistances: WireHistogramCounts? = nil
+    var _negativeDistances: WireHistogramCounts? = nil
+    var _top1: Double = 0
+    var _precision: Double = 0
+    var _precisionRank: UInt32 = 0
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _lengths = source._lengths
+      _distances = source._distances
+      _positiveDistances = source._positiveDistances
+      _negativeDistances = source._negativeDistances
+      _top1 = source._top1
+      _precision = source._precision
+      _precisionRank = source._precisionRank
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularMessageField(value: &_storage._lengths) }()
+        case 2: try { try decoder.decodeSingularMessageField(value: &_storage._distances) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._positiveDistances) }()
+        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._negativeDistances) }()
+        case 5: try { try decoder.decodeSingularDoubleField(value: &_storage._top1) }()
+        case 6: try { try decoder.decodeSingularDoubleField(value: &_storage._precision) }()
+        case 7: try { try decoder.decodeSingularUInt32Field(value: &_storage._precisionRank) }()
+        default: break
+        }
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      try { if let v = _storage._lengths {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+      } }()
+      try { if let v = _storage._distances {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+      } }()
+      try { if let v = _storage._positiveDistances {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      try { if let v = _storage._negativeDistances {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+      } }()
+      if _storage._top1.bitPattern != 0 {
+        try visitor.visitSingularDoubleField(value: _storage._top1, fieldNumber: 5)
+      }
+      if _storage._precision.bitPattern != 0 {
+        try visitor.visitSingularDoubleField(value: _storage._precision, fieldNumber: 6)
+      }
+      if _storage._precisionRank != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._precisionRank, fieldNumber: 7)
+      }
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireSlotSummary, rhs: WireSlotSummary) -> Bool {
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._lengths != rhs_storage._lengths {return false}
+        if _storage._distances != rhs_storage._distances {return false}
+        if _storage._positiveDistances != rhs_storage._positiveDistances {return false}
+        if _storage._negativeDistances != rhs_storage._negativeDistances {return false}
+        if _storage._top1 != rhs_storage._top1 {return false}
+        if _storage._precision != rhs_storage._precision {return false}
+        if _storage._precisionRank != rhs_storage._precisionRank {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireHistogramCounts: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HistogramCounts"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}min\0\u{1}max\0\u{1}sum\0\u{3}sum_of_squares\0\u{1}buckets\0\u{1}counts\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularDoubleField(value: &self.min) }()
+      case 2: try { try decoder.decodeSingularDoubleField(value: &self.max) }()
+      case 3: try { try decoder.decodeSingularDoubleField(value: &self.sum) }()
+      case 4: try { try decoder.decodeSingularDoubleField(value: &self.sumOfSquares) }()
+      case 5: try { try decoder.decodeRepeatedSInt32Field(value: &self.buckets) }()
+      case 6: try { try decoder.decodeRepeatedUInt64Field(value: &self.counts) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.min.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.min, fieldNumber: 1)
+    }
+    if self.max.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.max, fieldNumber: 2)
+    }
+    if self.sum.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.sum, fieldNumber: 3)
+    }
+    if self.sumOfSquares.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.sumOfSquares, fieldNumber: 4)
+    }
+    if !self.buckets.isEmpty {
+      try visitor.visitPackedSInt32Field(value: self.buckets, fieldNumber: 5)
+    }
+    if !self.counts.isEmpty {
+      try visitor.visitPackedUInt64Field(value: self.counts, fieldNumber: 6)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireHistogramCounts, rhs: WireHistogramCounts) -> Bool {
+    if lhs.min != rhs.min {return false}
+    if lhs.max != rhs.max {return false}
+    if lhs.sum != rhs.sum {return false}
+    if lhs.sumOfSquares != rhs.sumOfSquares {return false}
+    if lhs.buckets != rhs.buckets {return false}
+    if lhs.counts != rhs.counts {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3389,7 +3873,7 @@ nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireSlotReturned: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SlotReturned"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}slot\0\u{1}attempt\0\u{1}reason\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}slot\0\u{1}attempt\0\u{1}reason\0\u{1}diverged\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3401,6 +3885,7 @@ nonisolated extension WireSlotReturned: SwiftProtobuf.Message, SwiftProtobuf._Me
       case 2: try { try decoder.decodeSingularUInt32Field(value: &self.slot) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.attempt) }()
       case 4: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.diverged) }()
       default: break
       }
     }
@@ -3419,6 +3904,9 @@ nonisolated extension WireSlotReturned: SwiftProtobuf.Message, SwiftProtobuf._Me
     if !self.reason.isEmpty {
       try visitor.visitSingularStringField(value: self.reason, fieldNumber: 4)
     }
+    if self.diverged != false {
+      try visitor.visitSingularBoolField(value: self.diverged, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3427,6 +3915,7 @@ nonisolated extension WireSlotReturned: SwiftProtobuf.Message, SwiftProtobuf._Me
     if lhs.slot != rhs.slot {return false}
     if lhs.attempt != rhs.attempt {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.diverged != rhs.diverged {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3559,7 +4048,7 @@ nonisolated extension WireFoldCheck: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Progress"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}phase\0\u{3}slots_done\0\u{3}slots_leased\0\u{1}counter\0\u{1}term\0\u{1}generation\0\u{3}plan_step\0\u{1}ready\0\u{1}load\0\u{1}prepared\0\u{1}active\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}phase\0\u{3}slots_done\0\u{3}slots_leased\0\u{1}counter\0\u{1}term\0\u{1}generation\0\u{3}plan_step\0\u{1}ready\0\u{1}load\0\u{1}prepared\0\u{1}active\0\u{1}states\0\u{1}lacking\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3579,6 +4068,8 @@ nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 10: try { try decoder.decodeSingularUInt64Field(value: &self.load) }()
       case 11: try { try decoder.decodeSingularBoolField(value: &self.prepared) }()
       case 12: try { try decoder.decodeSingularBoolField(value: &self.active) }()
+      case 13: try { try decoder.decodeRepeatedMessageField(value: &self.states) }()
+      case 14: try { try decoder.decodeRepeatedUInt32Field(value: &self.lacking) }()
       default: break
       }
     }
@@ -3621,6 +4112,12 @@ nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.active != false {
       try visitor.visitSingularBoolField(value: self.active, fieldNumber: 12)
     }
+    if !self.states.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.states, fieldNumber: 13)
+    }
+    if !self.lacking.isEmpty {
+      try visitor.visitPackedUInt32Field(value: self.lacking, fieldNumber: 14)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3637,6 +4134,43 @@ nonisolated extension WireProgress: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.load != rhs.load {return false}
     if lhs.prepared != rhs.prepared {return false}
     if lhs.active != rhs.active {return false}
+    if lhs.states != rhs.states {return false}
+    if lhs.lacking != rhs.lacking {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireHeldState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HeldState"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}digest\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
+      case 2: try { try decoder.decodeSingularFixed64Field(value: &self.digest) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.step != 0 {
+      try visitor.visitSingularUInt64Field(value: self.step, fieldNumber: 1)
+    }
+    if self.digest != 0 {
+      try visitor.visitSingularFixed64Field(value: self.digest, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireHeldState, rhs: WireHeldState) -> Bool {
+    if lhs.step != rhs.step {return false}
+    if lhs.digest != rhs.digest {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -4243,7 +4777,7 @@ nonisolated extension WireWorkerStatus: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension WireScoreStatus: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ScoreStatus"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}set\0\u{3}general_accuracy\0\u{3}easy_accuracy\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}set\0\u{3}general_accuracy\0\u{3}easy_accuracy\0\u{3}mean_loss\0\u{1}top1\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4255,6 +4789,8 @@ nonisolated extension WireScoreStatus: SwiftProtobuf.Message, SwiftProtobuf._Mes
       case 2: try { try decoder.decodeSingularStringField(value: &self.set) }()
       case 3: try { try decoder.decodeSingularDoubleField(value: &self.generalAccuracy) }()
       case 4: try { try decoder.decodeSingularDoubleField(value: &self.easyAccuracy) }()
+      case 5: try { try decoder.decodeSingularDoubleField(value: &self.meanLoss) }()
+      case 6: try { try decoder.decodeSingularDoubleField(value: &self.top1) }()
       default: break
       }
     }
@@ -4273,6 +4809,12 @@ nonisolated extension WireScoreStatus: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if self.easyAccuracy.bitPattern != 0 {
       try visitor.visitSingularDoubleField(value: self.easyAccuracy, fieldNumber: 4)
     }
+    if self.meanLoss.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.meanLoss, fieldNumber: 5)
+    }
+    if self.top1.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.top1, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -4281,6 +4823,8 @@ nonisolated extension WireScoreStatus: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if lhs.set != rhs.set {return false}
     if lhs.generalAccuracy != rhs.generalAccuracy {return false}
     if lhs.easyAccuracy != rhs.easyAccuracy {return false}
+    if lhs.meanLoss != rhs.meanLoss {return false}
+    if lhs.top1 != rhs.top1 {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -4465,5 +5009,5 @@ nonisolated extension WireDataHeader: SwiftProtobuf.Message, SwiftProtobuf._Mess
 }
 
 nonisolated extension WireDataHeader.Kind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0KIND_UNSPECIFIED\0\u{1}KIND_PARTIAL\0\u{1}KIND_RESULT\0\u{1}KIND_STATE\0\u{1}KIND_CHECKPOINT\0\u{1}KIND_CHECKPOINT_END\0\u{1}KIND_FETCH\0\u{1}KIND_FETCHED\0\u{1}KIND_CREDIT\0\u{1}KIND_FETCH_FAILED\0\u{1}KIND_WANT_PARTIALS\0\u{1}KIND_WANT_RESULTS\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0KIND_UNSPECIFIED\0\u{1}KIND_PARTIAL\0\u{1}KIND_RESULT\0\u{1}KIND_STATE\0\u{1}KIND_CHECKPOINT\0\u{1}KIND_CHECKPOINT_END\0\u{1}KIND_FETCH\0\u{1}KIND_FETCHED\0\u{1}KIND_CREDIT\0\u{1}KIND_FETCH_FAILED\0\u{1}KIND_WANT_PARTIALS\0\u{1}KIND_WANT_RESULTS\0\u{1}KIND_AGAIN\0\u{1}KIND_EMBEDDINGS\0\u{1}KIND_WANT_EMBEDDINGS\0")
 }

@@ -185,7 +185,7 @@ def lifted(run, d, labels):
 
 
 def terms_of(run, d, labels):
-    if run["loss"] == "lifted":
+    if run["name"] == "lifted":
         return lifted(run, d, labels)
     terms = []
     for i in range(len(labels)):
@@ -198,7 +198,7 @@ def terms_of(run, d, labels):
             farthest = near.max() if len(near) else -torch.inf
             nearest = far.min() if len(far) else torch.inf
             near, far = near[near + epsilon > nearest], far[far - epsilon < farthest]
-        terms += globals()[run["loss"]](run, near, far, i)
+        terms += globals()[run["name"]](run, near, far, i)
     return terms
 
 
@@ -235,7 +235,7 @@ def pml_loss(run, rows, labels):
     miner = None
     if run["miner"] == "multi_similarity":
         miner = miners.MultiSimilarityMiner(epsilon=run["miner_epsilon"], distance=d)
-    name, margin = run["loss"], run["margin"]
+    name, margin = run["name"], run["margin"]
     if name in ("batch_all", "batch_hard"):
         if margin == "none":
             return None
@@ -300,7 +300,7 @@ BASE = dict(
 
 def runs():
     def run(loss, **settings):
-        return BASE | {"loss": loss} | settings
+        return BASE | {"name": loss} | settings
 
     for margin in (0.3, "soft"):
         yield run("batch_all", margin=margin, reducer="mean_nonzero", active_threshold=1e-16)

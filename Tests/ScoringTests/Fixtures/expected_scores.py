@@ -60,7 +60,7 @@ def loss(x, labels, name, margin, distance):
 
 
 def score(x, tuples, name, margin, distance):
-    rows = {key: [] for key in ("g", "gt", "e", "et", "l", "f", "n")}
+    rows = {key: [] for key in ("g", "gt", "e", "et", "r", "l", "f", "n")}
     skipped = 0
     for t in tuples:
         if len(t) == 2:
@@ -72,6 +72,9 @@ def score(x, tuples, name, margin, distance):
         rows["gt"].append(float((d[1] <= d[2:]).all()))
         rows["e"].append((d[1] < d[2:]).mean())
         rows["et"].append((d[1] <= d[2:]).mean())
+        # A double argsort; among equals the positive comes last.
+        order = np.lexsort((np.arange(1, len(t)) == 1, d[1:]))
+        rows["r"].append((0 + 1 + np.argsort(order)[0]) / 2)
         labels = np.array([0, 0] + [1] * (len(t) - 2))
         value, fraction = loss(part, labels, name, margin, distance)
         rows["l"].append(value)
@@ -81,7 +84,7 @@ def score(x, tuples, name, margin, distance):
     return {
         "general_accuracy": mean["g"], "easy_accuracy": mean["e"],
         "general_accuracy_ties": mean["gt"], "easy_accuracy_ties": mean["et"],
-        "mean_loss": mean["l"], "fraction_positive": mean["f"],
+        "average_ranking_position": mean["r"], "mean_loss": mean["l"], "fraction_positive": mean["f"],
         "embedding_mean_norm": mean["n"], "tuples": len(rows["g"]), "skipped_tuples": skipped,
     }
 

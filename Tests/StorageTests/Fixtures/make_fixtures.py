@@ -4,14 +4,17 @@
     python make_fixtures.py
 """
 
+import bisect
 import json
 import os
 import struct
+import sys
 
 import numpy
 import xxhash
 from safetensors.numpy import load_file, save_file
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.histogram_pb2 import HistogramProto
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -87,7 +90,50 @@ def events():
             writer.write(event.SerializeToString())
 
 
+def histogram():
+    """A distribution in buckets that grow by a tenth, counted by bisection."""
+    positive = []
+    limit = 1e-12
+    while limit < 1e20:
+        positive.append(limit)
+        limit *= 1.1
+    limits = [-value for value in reversed(positive)] + positive
+    values = [0.0, -2.5, 1e-13, 0.25, 0.25, 3.0, 3.1, 1e21, 7e-4]
+    counts = {}
+    for value in values:
+        # Bucket `place` ends below limits[place]; a negative value on a limit lies in the bucket above.
+        place = bisect.bisect_right(limits, value)
+        counts[place] = counts.get(place, 0) + 1
+    edges, heights, last = [], [], None
+
+    def edge(place):
+        return limits[place] if place < len(limits) else sys.float_info.max
+
+    for place in sorted(counts):
+        if last != place - 1:
+            edges.append(edge(place - 1))
+            heights.append(0.0)
+        edges.append(edge(place))
+        heights.append(float(counts[place]))
+        last = place
+    message = HistogramProto(
+        min=min(values), max=max(values), num=len(values), sum=sequential(values),
+        sum_squares=sequential(value * value for value in values), bucket_limit=edges,
+        bucket=heights)
+    with open(os.path.join(HERE, "histogram.golden"), "wb") as file:
+        RecordWriter(file).write(Event(wall_time=1700000003.0, step=20, summary=Summary(value=[
+            Summary.Value(tag="embedding_dists", histo=message)])).SerializeToString())
+
+
+def sequential(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
 if __name__ == "__main__":
+    histogram()
     foreign()
     digests()
     events()

@@ -1,36 +1,18 @@
-/// How far two embeddings are from each other, computed in float64.
+package import Basics
+
+/// Distances of embeddings, computed in float64.
 ///
 /// Every sum runs in one fixed order: eight partial sums, element i into sum i mod 8, folded
 /// pairwise at the end. No fused multiply-add is used. The result is therefore one function of the
-/// two rows, on any machine.
-public enum PairDistance: String, CaseIterable, Codable, Hashable, Sendable {
-    /// Square root of the sum of squared differences.
-    case euclidean
-    /// Sum of squared differences.
-    case squaredEuclidean = "sqeuclidean"
-    /// Sum of absolute differences.
-    case cityblock
-    /// One minus the cosine of the angle; 1 where a row is zero.
-    case cosine
-
-    /// Reads the name that `loss.distance` uses.
-    ///
-    /// - Throws: ``ScoringError`` with code `unknownSetting`, naming those there are.
-    public init(name: String) throws(ScoringError) {
-        guard let known = Self(rawValue: name) else {
-            let all = Self.allCases.map(\.rawValue).joined(separator: ", ")
-            throw ScoringError(.unknownSetting, "loss.distance is '\(name)'; scoring knows \(all)")
-        }
-        self = known
-    }
-
+/// two rows, on any machine. A cosine distance is 1 where a row is zero.
+extension Distance {
     /// A number that orders pairs as the distance does: for Euclidean distances its square.
     ///
     /// The square root is left out because it could round two different sums to one value and so
     /// make a tie where there is none.
     package func rank(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>) -> Double {
         switch self {
-        case .euclidean, .squaredEuclidean:
+        case .euclidean, .sqeuclidean:
             sumInLanes(a.count) {
                 load(a, $0) - load(b, $0)
             } term: {
@@ -55,7 +37,7 @@ public enum PairDistance: String, CaseIterable, Codable, Hashable, Sendable {
     func distance(_ a: [Double], _ b: [Double]) -> Double {
         var sum = 0.0
         switch self {
-        case .euclidean, .squaredEuclidean:
+        case .euclidean, .sqeuclidean:
             for k in a.indices { sum += (a[k] - b[k]) * (a[k] - b[k]) }
             return self == .euclidean ? sum.squareRoot() : sum
         case .cityblock:
@@ -84,16 +66,20 @@ func norm(_ a: UnsafeBufferPointer<Float>) -> Double {
 
 private typealias Lanes = SIMD8<Double>
 
-private func cosineDistance(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>)
-    -> Double
-{
-    let dot = sumInLanes(a.count) {
+/// Inner product of two rows.
+func product(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>) -> Double {
+    sumInLanes(a.count) {
         load(a, $0) * load(b, $0)
     } term: {
         $0
     }
+}
+
+private func cosineDistance(_ a: UnsafeBufferPointer<Float>, _ b: UnsafeBufferPointer<Float>)
+    -> Double
+{
     let norms = norm(a) * norm(b)
-    return norms == 0 ? 1 : 1 - dot / norms
+    return norms == 0 ? 1 : 1 - product(a, b) / norms
 }
 
 /// Eight elements from `start`; elements beyond the row are zero.

@@ -1,0 +1,61 @@
+import FaultRig
+import Foundation
+import Storage
+import Testing
+
+/// Slots and folds that two real trainers compute, and a bit that flips in one.
+@Suite(.serialized) struct AuditedRunTests {
+    @Test(.timeLimit(.minutes(4)))
+    func auditsChangeNoBitAndBlameNobody() throws {
+        let run = LocalRun.folder("audited")
+        let process = try LineupProcess(
+            ["train", run, "--trainers", "3", "--evaluators", "1"]
+                + LocalRun.settings(steps: 24) + LocalRun.options(["audit_fraction=0.3"]))
+        #expect(try process.wait() == 0, "\(process.errors)")
+        #expect(try LocalRun.weights(run, step: 24) == ClusterTests.undisturbed.get().weights)
+        try LocalRun.checkLedger(run, steps: 24)
+        let events = try LedgerReader(run: run).events()
+        let blame = ["audit", "disagreement", "suspected", "quarantined"]
+        #expect(!events.contains { blame.contains($0.kind) }, "\(events.map(\.text))")
+    }
+
+    /// A slot is computed by a third, a fold by others: both times the trainer is named.
+    @Test(.timeLimit(.minutes(4)), arguments: [("slot", 3), ("fold", 3), ("slot", 2), ("fold", 2)])
+    func aFlippedBitIsFoundAndLaidToItsTrainer(kind: String, trainers: Int) throws {
+        let run = LocalRun.folder("flipped-\(kind)-\(trainers)")
+        let coordinator = try LineupProcess(
+            [
+                "coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers",
+                "\(trainers)",
+            ] + LocalRun.settings(steps: 24) + LocalRun.options(["audit_fraction=1"]))
+        let address = try LocalRun.address(of: coordinator)
+        func trainer(_ options: [String] = []) throws -> LineupProcess {
+            try LineupProcess(
+                ["trainer", "--coordinator", address, "--slots-at-once", "1"] + options)
+        }
+        // The first member folds the first block; the network has two, and the last may fold none.
+        var workers = [try trainer(["--flip", "\(kind):5"])]
+        let deadline = Date().addingTimeInterval(60)
+        while try LedgerReader(run: run).workers().first?.numericsClass == nil, Date() < deadline {
+            usleep(5_000)
+        }
+        for _ in 1..<trainers { workers.append(try trainer()) }
+        #expect(try coordinator.wait() == 0, "\(coordinator.errors)")
+        // Two of three agree on a slot, and the third is not used any more.
+        let isQuarantined = kind == "slot" && trainers == 3
+        for (number, worker) in workers.enumerated() {
+            let code: Int32 = isQuarantined && number == 0 ? 2 : 0
+            #expect(try worker.wait(seconds: 30) == code, "\(worker.errors)")
+        }
+        #expect(try LocalRun.weights(run, step: 24) == ClusterTests.undisturbed.get().weights)
+        try LocalRun.checkLedger(run, steps: 24)
+        let reader = try LedgerReader(run: run)
+        let name = try #require(
+            try reader.workers().first { Int32($0.process) == workers[0].identifier }
+        ).worker
+        let blamed = try reader.events().filter { ["suspected", "quarantined"].contains($0.kind) }
+        #expect(blamed.count == 1, "\(blamed.map(\.text))")
+        #expect(blamed.first?.kind == (isQuarantined ? "quarantined" : "suspected"))
+        #expect(blamed.first?.text.hasPrefix("\(name) ") == true, "\(blamed.map(\.text))")
+    }
+}
