@@ -20,9 +20,31 @@ import Testing
     }
 
     /// A slot is computed by a third, a fold by others: both times the trainer is named.
-    @Test(.timeLimit(.minutes(4)), arguments: [("slot", 3), ("fold", 3), ("slot", 2), ("fold", 2)])
+    ///
+    /// A trainer that is silent for a moment, on a busy machine, has its blocks folded by others, and
+    /// a sum that flipped is gone with that fold; such a run says nothing and is repeated.
+    @Test(.timeLimit(.minutes(6)), arguments: [("slot", 3), ("fold", 3), ("slot", 2), ("fold", 2)])
     func aFlippedBitIsFoundAndLaidToItsTrainer(kind: String, trainers: Int) throws {
-        let run = LocalRun.folder("flipped-\(kind)-\(trainers)")
+        for attempt in 1...3 {
+            let run = LocalRun.folder("flipped-\(kind)-\(trainers)-\(attempt)")
+            let name = try flip(kind, trainers: trainers, in: run)
+            let events = try LedgerReader(run: run).events()
+            let blamed = events.filter { ["suspected", "quarantined"].contains($0.kind) }
+            let isUndecided = blamed.isEmpty && events.contains { $0.kind == "sidelined" }
+            if attempt < 3, isUndecided { continue }
+            #expect(blamed.count == 1, "\(events.map { "\($0.kind): \($0.text)" })")
+            // Two of three agree on a slot, and the third is not used any more.
+            let isQuarantined = kind == "slot" && trainers == 3
+            #expect(blamed.first?.kind == (isQuarantined ? "quarantined" : "suspected"))
+            #expect(blamed.first?.text.hasPrefix("\(name) ") == true, "\(blamed.map(\.text))")
+            return
+        }
+    }
+
+    /// Runs trainers in the first of which a bit flips.
+    ///
+    /// - Returns: the name of that trainer.
+    private func flip(_ kind: String, trainers: Int, in run: String) throws -> String {
         let coordinator = try LineupProcess(
             [
                 "coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers",
@@ -33,7 +55,7 @@ import Testing
             try LineupProcess(
                 ["trainer", "--coordinator", address, "--slots-at-once", "1"] + options)
         }
-        // The first member folds the first block; the network has two, and the last may fold none.
+        // The first member folds or audits the first block; the network has two.
         var workers = [try trainer(["--flip", "\(kind):5"])]
         let deadline = Date().addingTimeInterval(60)
         while try LedgerReader(run: run).workers().first?.numericsClass == nil, Date() < deadline {
@@ -41,21 +63,16 @@ import Testing
         }
         for _ in 1..<trainers { workers.append(try trainer()) }
         #expect(try coordinator.wait() == 0, "\(coordinator.errors)")
-        // Two of three agree on a slot, and the third is not used any more.
-        let isQuarantined = kind == "slot" && trainers == 3
+        let reader = try LedgerReader(run: run)
+        let isQuarantined = try reader.events().contains { $0.kind == "quarantined" }
         for (number, worker) in workers.enumerated() {
             let code: Int32 = isQuarantined && number == 0 ? 2 : 0
             #expect(try worker.wait(seconds: 30) == code, "\(worker.errors)")
         }
         #expect(try LocalRun.weights(run, step: 24) == ClusterTests.undisturbed.get().weights)
         try LocalRun.checkLedger(run, steps: 24)
-        let reader = try LedgerReader(run: run)
-        let name = try #require(
+        return try #require(
             try reader.workers().first { Int32($0.process) == workers[0].identifier }
         ).worker
-        let blamed = try reader.events().filter { ["suspected", "quarantined"].contains($0.kind) }
-        #expect(blamed.count == 1, "\(blamed.map(\.text))")
-        #expect(blamed.first?.kind == (isQuarantined ? "quarantined" : "suspected"))
-        #expect(blamed.first?.text.hasPrefix("\(name) ") == true, "\(blamed.map(\.text))")
     }
 }

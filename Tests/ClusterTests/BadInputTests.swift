@@ -201,27 +201,24 @@ import Testing
 
     /// `lineup ledger RUN --json | head` has a reader that leaves.
     private func aReaderThatLeavesEndsTheCommandQuietly(_ run: String) throws {
-        let process = Process()
-        process.executableURL = try LineupProcess.executable()
-        process.arguments = ["ledger", run, "--json"]
-        let (output, errors) = (Pipe(), Pipe())
-        process.standardOutput = output
-        process.standardError = errors
-        try output.fileHandleForReading.close()
-        try process.run()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 128 + SIGPIPE)
-        #expect(errors.fileHandleForReading.readDataToEndOfFile().isEmpty)
+        var ends: [[Int32]] = [[-1, -1], [-1, -1]]
+        for index in ends.indices { #expect(pipe2(&ends[index], O_CLOEXEC) == 0) }
+        defer { close(ends[1][0]) }
+        close(ends[0][0])
+        let process = try ChildProcess(
+            [try LineupProcess.executable().path, "ledger", run, "--json"], output: ends[0][1],
+            error: ends[1][1])
+        close(ends[0][1])
+        close(ends[1][1])
+        #expect(process.wait() == 128 + SIGPIPE)
+        var byte: UInt8 = 0
+        #expect(read(ends[1][0], &byte, 1) == 0)
     }
 
     @Test func withoutLibTorchTheRestStillWorks() throws {
-        let process = Process()
-        process.executableURL = try LineupProcess.executable()
-        process.arguments = ["params"]
-        process.environment = ["LINEUP_CTORCH": "/nowhere/libCTorch.so"]
-        process.standardOutput = FileHandle.nullDevice
-        try process.run()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
+        let process = try ChildProcess(
+            [try LineupProcess.executable().path, "params"],
+            environment: ["LINEUP_CTORCH": "/nowhere/libCTorch.so"])
+        #expect(process.wait() == 0)
     }
 }

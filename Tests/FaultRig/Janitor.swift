@@ -1,6 +1,10 @@
 import Foundation
 import Synchronization
 
+#if canImport(Glibc)
+    import Glibc
+#endif
+
 /// Cleans up what outlives processes — control groups, mounts — when this process is gone,
 /// however it ended.
 ///
@@ -18,18 +22,16 @@ enum Janitor {
     }
 
     private static func start() -> FileHandle? {
-        let shell = Process()
-        let pipe = Pipe()
-        shell.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        var ends: [Int32] = [-1, -1]
+        guard pipe2(&ends, O_CLOEXEC) == 0 else { return nil }
+        defer { close(ends[0]) }
+        let input = FileHandle(fileDescriptor: ends[1], closeOnDealloc: true)
         // A session of its own, so that Ctrl+C does not end it before its time.
-        shell.arguments = [
+        let command = [
             "setsid", "sh", "-c",
             "while IFS= read -r line; do all=\"$line; $all\"; done; sleep 0.5; eval \"$all\"",
         ]
-        shell.standardInput = pipe
-        shell.standardOutput = FileHandle.nullDevice
-        shell.standardError = FileHandle.nullDevice
-        guard (try? shell.run()) != nil else { return nil }
-        return pipe.fileHandleForWriting
+        guard (try? ChildProcess(command, input: ends[0])) != nil else { return nil }
+        return input
     }
 }

@@ -27,8 +27,8 @@ package struct Placement {
 /// One process of `lineup` or another program; it ends with this object, and with this process
 /// however that ends.
 package final class LineupProcess {
-    private let process = Process()
-    private let output = Pipe()
+    private let process: ChildProcess
+    private let output: FileHandle
     private let errorFile: URL
     private let group: ControlGroup?
     /// What it was started with.
@@ -49,16 +49,21 @@ package final class LineupProcess {
             "lineup-rig-\(UInt64.random(in: .min ... .max).hex).log")
         _ = FileManager.default.createFile(atPath: errorFile.path, contents: nil)
         let program = try executable ?? Self.executable()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments =
-            Self.deathSignal + Self.entrance(to: placement) + [program.path] + arguments
         // The keys of whoever runs this have no part in it.
-        process.environment = ProcessInfo.processInfo.environment.merging(
+        let environment = ProcessInfo.processInfo.environment.merging(
             ["XDG_CONFIG_HOME": errorFile.path + ".config"]) { $1 }
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = output
-        process.standardError = try FileHandle(forWritingTo: errorFile)
-        try Spawner.shared.run(process)
+        let errors = try FileHandle(forWritingTo: errorFile)
+        var ends: [Int32] = [-1, -1]
+        guard pipe2(&ends, O_CLOEXEC) == 0 else {
+            throw RigError("no pipe: \(String(cString: strerror(errno)))")
+        }
+        output = FileHandle(fileDescriptor: ends[0], closeOnDealloc: true)
+        defer { close(ends[1]) }
+        let command = Self.deathSignal + Self.entrance(to: placement) + [program.path] + arguments
+        process = try Spawner.shared.run { [ends] in
+            try ChildProcess(
+                command, environment: environment, output: ends[1], error: errors.fileDescriptor)
+        }
     }
 
     /// The binary beside the tests; `make test` builds both.
@@ -103,23 +108,13 @@ package final class LineupProcess {
     /// Runs another program quietly and returns its exit status, -1 where it cannot be started.
     @discardableResult
     package static func run(_ command: [String]) -> Int32 {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = command
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        guard (try? process.run()) != nil else { return -1 }
-        process.waitUntilExit()
-        return process.terminationStatus
+        (try? ChildProcess(command))?.wait() ?? -1
     }
 
-    package var identifier: Int32 { process.processIdentifier }
+    package var identifier: Int32 { process.identifier }
     package var isRunning: Bool { process.isRunning }
 
-    package func send(_ signal: Int32) {
-        if process.isRunning { kill(process.processIdentifier, signal) }
-    }
+    package func send(_ signal: Int32) { process.send(signal) }
 
     /// Children of a process, from /proc.
     package static func children(of parent: Int32) -> [Int32] {
@@ -138,7 +133,7 @@ package final class LineupProcess {
         for child in [identifier] + children { kill(child, SIGKILL) }
         // A frozen process dies when it is thawed.
         group?.freeze(false)
-        process.waitUntilExit()
+        process.wait()
     }
 
     /// Waits for the end.
@@ -155,14 +150,14 @@ package final class LineupProcess {
             }
             usleep(20_000)
         }
-        return process.terminationStatus
+        return process.wait()
     }
 
     /// What it has said on standard error.
     package var errors: String { (try? String(contentsOf: errorFile, encoding: .utf8)) ?? "" }
 
     package func standardOutput() -> String {
-        String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        String(decoding: output.readDataToEndOfFile(), as: UTF8.self)
     }
 }
 
@@ -186,21 +181,21 @@ private final class Spawner: Sendable {
         }
     }
 
-    func run(_ process: Process) throws {
+    func run(_ start: @escaping @Sendable () throws -> ChildProcess) throws -> ChildProcess {
         let outcome = Outcome()
         let done = DispatchSemaphore(value: 0)
         jobs.withLock {
             $0.append {
-                outcome.value.withLock { $0 = Result { try process.run() } }
+                outcome.value.withLock { $0 = Result { try start() } }
                 done.signal()
             }
         }
         wakeup.signal()
         done.wait()
-        try outcome.value.withLock { try $0!.get() }
+        return try outcome.value.withLock { try $0!.get() }
     }
 }
 
 private final class Outcome: Sendable {
-    let value = Mutex<Result<Void, any Error>?>(nil)
+    let value = Mutex<Result<ChildProcess, any Error>?>(nil)
 }
