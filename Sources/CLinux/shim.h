@@ -1,5 +1,6 @@
 #pragma once
 #include <fcntl.h>
+#include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -30,3 +31,6 @@ static inline int lineup_memfd_is_sound(int descriptor) {
 static inline int lineup_enter_network(int descriptor) {
     return (int)syscall(SYS_setns, descriptor, 0x40000000 /* CLONE_NEWNET, linux/sched.h */);
 }
+
+// Since glibc 2.34, shown with the extensions alone: the child closes this descriptor and all above.
+int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *actions, int from);

@@ -1,5 +1,6 @@
 import Basics
-import Foundation
+import CLinux
+package import Foundation
 import Synchronization
 
 #if canImport(Glibc)

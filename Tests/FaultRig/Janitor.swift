@@ -1,10 +1,6 @@
 import Foundation
 import Synchronization
 
-#if canImport(Glibc)
-    import Glibc
-#endif
-
 /// Cleans up what outlives processes — control groups, mounts — when this process is gone,
 /// however it ended.
 ///
@@ -22,16 +18,14 @@ enum Janitor {
     }
 
     private static func start() -> FileHandle? {
-        var ends: [Int32] = [-1, -1]
-        guard pipe2(&ends, O_CLOEXEC) == 0 else { return nil }
-        defer { close(ends[0]) }
-        let input = FileHandle(fileDescriptor: ends[1], closeOnDealloc: true)
+        let pipe = Pipe()
         // A session of its own, so that Ctrl+C does not end it before its time.
         let command = [
             "setsid", "sh", "-c",
             "while IFS= read -r line; do all=\"$line; $all\"; done; sleep 0.5; eval \"$all\"",
         ]
-        guard (try? ChildProcess(command, input: ends[0])) != nil else { return nil }
-        return input
+        guard (try? ChildProcess(command, input: pipe.fileHandleForReading.fileDescriptor)) != nil
+        else { return nil }
+        return pipe.fileHandleForWriting
     }
 }

@@ -28,7 +28,7 @@ package struct Placement {
 /// however that ends.
 package final class LineupProcess {
     private let process: ChildProcess
-    private let output: FileHandle
+    private let output = Pipe()
     private let errorFile: URL
     private let group: ControlGroup?
     /// What it was started with.
@@ -53,17 +53,13 @@ package final class LineupProcess {
         let environment = ProcessInfo.processInfo.environment.merging(
             ["XDG_CONFIG_HOME": errorFile.path + ".config"]) { $1 }
         let errors = try FileHandle(forWritingTo: errorFile)
-        var ends: [Int32] = [-1, -1]
-        guard pipe2(&ends, O_CLOEXEC) == 0 else {
-            throw RigError("no pipe: \(String(cString: strerror(errno)))")
-        }
-        output = FileHandle(fileDescriptor: ends[0], closeOnDealloc: true)
-        defer { close(ends[1]) }
         let command = Self.deathSignal + Self.entrance(to: placement) + [program.path] + arguments
-        process = try Spawner.shared.run { [ends] in
+        process = try Spawner.shared.run { [writing = output.fileHandleForWriting] in
             try ChildProcess(
-                command, environment: environment, output: ends[1], error: errors.fileDescriptor)
+                command, environment: environment, output: writing.fileDescriptor,
+                error: errors.fileDescriptor)
         }
+        try output.fileHandleForWriting.close()
     }
 
     /// The binary beside the tests; `make test` builds both.
@@ -157,7 +153,7 @@ package final class LineupProcess {
     package var errors: String { (try? String(contentsOf: errorFile, encoding: .utf8)) ?? "" }
 
     package func standardOutput() -> String {
-        String(decoding: output.readDataToEndOfFile(), as: UTF8.self)
+        String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
     }
 }
 
