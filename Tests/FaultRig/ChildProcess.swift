@@ -1,6 +1,6 @@
 import Basics
 import CLinux
-package import Foundation
+import Foundation
 import Synchronization
 
 #if canImport(Glibc)
