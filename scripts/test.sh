@@ -38,7 +38,7 @@ trap 'rm -f "$log"' EXIT
     done
     # Real processes need the machine for themselves, so these run last and one at a time.
     swift test "${flags[@]}" --skip ClusterTests </dev/null || status=1
-    timeout 900 swift test "${flags[@]}" --no-parallel --filter ClusterTests </dev/null || status=1
+    timeout 1800 swift test "${flags[@]}" --no-parallel --filter ClusterTests </dev/null || status=1
     exit "$status"
 } 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
