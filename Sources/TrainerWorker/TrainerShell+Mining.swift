@@ -126,7 +126,7 @@ extension TrainerShell {
                     try Self.report(result, in: &done)
                     // The step's, said once.
                     if slot == 0, prepared.settings.logging.summarises(step: step) {
-                        done.summary = loss.summary
+                        done.summary = try loss.summary()
                     }
                     done.computeSeconds += (clock.now - start).seconds
                     if isFlipped { contribution.flipBit() }

@@ -544,7 +544,8 @@ public final class TrainerShell {
         try report(result, in: &done)
         if prepared.settings.logging.summarises(step: Int(done.step)) {
             done.summary = WireSlotSummary(
-                BatchSummary(embeddings: result.embeddings, labels: labels))
+                BatchSummary(
+                    embeddings: result.embeddings, labels: labels, rowLosses: result.rowLosses))
         }
         done.decodeSeconds = (decoded - start).seconds
         done.computeSeconds = (clock.now - decoded).seconds
