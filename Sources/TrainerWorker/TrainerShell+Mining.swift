@@ -133,7 +133,9 @@ extension TrainerShell {
                     if isAudited { done.digest = contribution.digest }
                     mailbox.post(
                         .computed(
-                            ComputedSlot(done: done, contribution: contribution, loss: loss),
+                            ComputedSlot(
+                                done: done, contribution: contribution,
+                                detail: Self.detail(of: result, prepared), loss: loss),
                             epoch: epoch))
                 } catch {
                     mailbox.post(Self.failure(error, step: step, slot: slot, epoch: epoch))

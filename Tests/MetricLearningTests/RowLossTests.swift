@@ -44,7 +44,9 @@ import Testing
         #expect(zip(hard, [0.5, 1.5, 0.5]).allSatisfy { abs($0 - $1) < 1e-12 })
     }
 
-    /// Where all rows have as many terms the loss is their mean. In float64, sums of at most a thousand
+    /// Where all rows have as many terms the loss is their mean.
+    ///
+    /// In float64, sums of at most a thousand
     /// terms in two orders: within 1e-12 of the value.
     @Test(arguments: LossName.allCases.filter { $0 != .proxyAnchor })
     func theMeanOfTheRowsIsTheLoss(_ name: LossName) throws {
