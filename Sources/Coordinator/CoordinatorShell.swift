@@ -576,8 +576,9 @@ public final class CoordinatorShell {
                         + "\(record.history.hex); resume from the last checkpoint")
             }
             events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
-            moveDetails { try detailedLog.writeFull(lastStep: record.step) }
             perform(tell(.stepCommitted(record)))
+            // Trainers compute the next step meanwhile.
+            moveDetails { try detailedLog.writeFull(lastStep: record.step) }
         } catch {
             stopAll(for: error)
         }
