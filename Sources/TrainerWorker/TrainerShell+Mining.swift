@@ -126,14 +126,16 @@ extension TrainerShell {
                     try Self.report(result, in: &done)
                     // The step's, said once.
                     if slot == 0, prepared.settings.logging.summarises(step: step) {
-                        done.summary = loss.summary
+                        done.summary = try loss.summary()
                     }
                     done.computeSeconds += (clock.now - start).seconds
                     if isFlipped { contribution.flipBit() }
                     if isAudited { done.digest = contribution.digest }
                     mailbox.post(
                         .computed(
-                            ComputedSlot(done: done, contribution: contribution, loss: loss),
+                            ComputedSlot(
+                                done: done, contribution: contribution,
+                                detail: Self.detail(of: result, prepared), loss: loss),
                             epoch: epoch))
                 } catch {
                     mailbox.post(Self.failure(error, step: step, slot: slot, epoch: epoch))

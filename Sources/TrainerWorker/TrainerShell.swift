@@ -127,6 +127,8 @@ public final class TrainerShell {
     struct ComputedSlot: Sendable {
         var done: WireSlotDone
         let contribution: SlotContribution
+        /// What logging.detailed writes of it.
+        var detail: Data?
         /// Of which loss the gradient is, in a step that mines over all of its slots.
         var loss: SharedStepLoss?
     }
@@ -158,6 +160,8 @@ public final class TrainerShell {
     var parked = ParkedBlocks(bytesMax: 0)
     /// What is held between the phases of a step that mines over all of its slots.
     var mined = MinedStep()
+    /// What logging.detailed writes of slots of the step in hand.
+    var details: [Int: Data] = [:]
     var incoming: IncomingState?
     var snapshots: SnapshotSender?
     var flip: BitFlip?
@@ -310,6 +314,7 @@ public final class TrainerShell {
                 slot.loss === mined.loss, machine.awaits(slot.done)
             else { return }
             buffers.keep(slot: Int(slot.done.slot), slot.contribution)
+            details[Int(slot.done.slot)] = slot.detail
             exchangeBegan = clock.now
             perform(tell(.slotComputed(slot.done, epoch: epoch)))
         case .embedded(let slot, let epoch):
@@ -359,7 +364,7 @@ public final class TrainerShell {
     private func waitUntilIdle() {
         while !pool.waitUntilIdle(seconds: 0.2) {
             _ = tell(.stillBusy)
-            for case .send(let body) in tell(.tick) { link.send(completed(body)) }
+            for case .send(let body) in tell(.tick) { send(body) }
         }
     }
 
@@ -373,6 +378,7 @@ public final class TrainerShell {
         snapshots?.releaseAll()
         state = nil
         endMinedStep()
+        details = [:]
         if let buffers { spare!.recycle(buffers) }
         buffers = nil
         incoming = nil
@@ -393,7 +399,7 @@ public final class TrainerShell {
 
     private func perform(_ action: TrainerAction) throws {
         switch action {
-        case .send(let body): link.send(completed(body))
+        case .send(let body): send(body)
         case .prepare(let welcome, let epoch): prepare(welcome, epoch: epoch)
         case .load(let load, let epoch): startLoading(load, epoch: epoch)
         case .donate(let donation): donate(donation)
@@ -433,7 +439,7 @@ public final class TrainerShell {
     }
 
     /// Adds what the machine does not know.
-    private func completed(_ body: WireBody) -> WireBody {
+    func completed(_ body: WireBody) -> WireBody {
         switch body {
         case .hello(var hello):
             hello.lineupVersion = options.version
@@ -544,11 +550,13 @@ public final class TrainerShell {
         try report(result, in: &done)
         if prepared.settings.logging.summarises(step: Int(done.step)) {
             done.summary = WireSlotSummary(
-                BatchSummary(embeddings: result.embeddings, labels: labels))
+                BatchSummary(
+                    embeddings: result.embeddings, labels: labels, rowLosses: result.rowLosses))
         }
         done.decodeSeconds = (decoded - start).seconds
         done.computeSeconds = (clock.now - decoded).seconds
-        return ComputedSlot(done: done, contribution: contribution)
+        return ComputedSlot(
+            done: done, contribution: contribution, detail: detail(of: result, prepared))
     }
 
     /// What is said of a slot.
@@ -623,6 +631,7 @@ public final class TrainerShell {
         try Training.apply(
             effect(step: step, scalars), to: state!, threads: options.slotThreads)
         endMinedStep()
+        details = [:]
         spare!.recycle(buffers!)
         buffers = nil
         tickets.cancelAll()
