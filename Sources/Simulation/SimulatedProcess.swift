@@ -88,6 +88,9 @@ struct TrainerModel {
     var flip: UInt64 = 0
     /// A bit that flips in the next slot that somebody else computes too.
     var slotFlip: UInt64 = 0
+    /// Whether a bit flips in the next such slot once it is digested, and slots where one has.
+    var flipsSealed = false
+    var damagedSlots: Set<Int> = []
     /// A bit that flips in the next block that somebody else folds too.
     var foldFlip: UInt64 = 0
     /// A bit that flips in the next copy of the state.
