@@ -247,6 +247,14 @@ public final class StepBuffers {
         }
     }
 
+    /// Drops everything that was computed here or sent: all of the step is computed again.
+    public func startOver() {
+        outdated += own.values.map(\.contribution)
+        outdated += slots.filter { own[$0.key] == nil }.map(\.value.contribution)
+        (slots, own, receivedEmbeddings) = ([:], [:], [:])
+        forgetSums()
+    }
+
     /// The embeddings of a slot that was computed here; nil for another one's.
     ///
     /// - Parameter isChecked: whether they are compared with their digest first, since they did not

@@ -218,7 +218,9 @@ extension Simulation {
     ) {
         let machine = worker.trainer!.machine
         guard machine.epoch == epoch, machine.step + 1 == step else { return }
-        guard isReadable(step, slot, epoch, worker) else { return }
+        guard isReadable(step, slot, epoch, worker),
+            machine.awaitsEmbeddings(name(of: slot, step, worker))
+        else { return }
         let value = ReferenceRun.mix(state ^ worker.trainer!.wrongness, UInt64(step), sample)
         if worker.trainer!.embedded[slot] == nil {
             // In the first phase or in the second.
@@ -236,7 +238,8 @@ extension Simulation {
         _ worker: WorkerProcess
     ) {
         let machine = worker.trainer!.machine
-        guard machine.epoch == epoch, machine.step + 1 == step, stepLoss(worker) == loss
+        guard machine.epoch == epoch, machine.step + 1 == step, stepLoss(worker) == loss,
+            worker.trainer!.embedded[slot] != nil, machine.awaits(name(of: slot, step, worker))
         else { return }
         if worker.trainer!.slots[slot] == nil {
             let value = ReferenceRun.mix(worker.trainer!.embedded[slot]!, loss)
@@ -268,8 +271,9 @@ extension Simulation {
                         return fail("S2", "\(worker.name) was told to send what it lacks")
                     }
                     sendData(
-                        .embeddings(step: step, history: history, slot: slot, value),
-                        from: worker.index, to: to)
+                        .embeddings(
+                            step: step, history: history, fold: worker.trainer!.machine.fold,
+                            slot: slot, value), from: worker.index, to: to)
                 }
             }
         case .want(let slots, let peer):
@@ -279,6 +283,11 @@ extension Simulation {
                 to: to)
         case .forget(let slots):
             for slot in slots { worker.trainer!.received[slot] = nil }
+            worker.trainer!.slots = [:]
+            worker.trainer!.damagedSlots = []
+        case .startOver:
+            worker.trainer!.embedded = [:]
+            worker.trainer!.received = [:]
             worker.trainer!.slots = [:]
             worker.trainer!.damagedSlots = []
         }
@@ -519,8 +528,8 @@ extension Simulation {
             worker.trainer!.effect[block] = value
             perform(
                 worker.trainer!.machine.resultReceived(block, digest: value), at: worker)
-        case .embeddings(let step, let history, let slot, let value):
-            guard isHere(packet, step, history, nil, from, name, worker),
+        case .embeddings(let step, let history, let fold, let slot, let value):
+            guard isHere(packet, step, history, fold, from, name, worker, isEmbeddings: true),
                 worker.trainer!.machine.wantsEmbeddings(ofSlot: slot)
             else { return }
             worker.trainer!.received[slot] = value
@@ -545,10 +554,10 @@ extension Simulation {
 
     private func isHere(
         _ packet: Packet, _ step: Int, _ history: UInt64, _ fold: Int?, _ from: Int,
-        _ name: String, _ worker: WorkerProcess
+        _ name: String, _ worker: WorkerProcess, isEmbeddings: Bool = false
     ) -> Bool {
         switch worker.trainer!.machine.place(
-            step: step, history: history, fold: fold, from: name)
+            step: step, history: history, fold: fold, from: name, isEmbeddings: isEmbeddings)
         {
         case .here: return true
         case .later:

@@ -159,24 +159,31 @@ extension TrainerShell {
         case .forget(let slots):
             buffers!.forgetEmbeddings(ofSlots: slots)
             mined.loss = nil
+        case .startOver:
+            buffers!.startOver()
+            // A backward pass may still read the mini-batches: they are not used again.
+            mined.slots = [:]
+            mined.loss = nil
         }
     }
 
     func takeEmbeddings(_ header: WireDataHeader, _ frame: Frame, from peer: String) {
         let slot = Int(header.low)
         guard isMiningStep, slot < machine.slotCount else { return }
+        let isEmbeddings = header.kind == .embeddings
         let place = machine.place(
-            step: Int(clamping: header.step), history: header.history, fold: nil, from: peer)
+            step: Int(clamping: header.step), history: header.history,
+            fold: isEmbeddings ? Int(header.fold) : nil, from: peer, isEmbeddings: isEmbeddings)
         switch place {
         case .nowhere: return
         case .later:
-            if header.kind == .embeddings, frame.count <= layout!.embeddingCount * 4 {
+            if isEmbeddings, frame.count <= layout!.embeddingCount * 4 {
                 parked.park(.init(header: header, payload: frame, peer: peer))
             }
             return
         case .here: break
         }
-        guard header.kind == .embeddings else {
+        guard isEmbeddings else {
             guard
                 let slots = BlockCarrier.blocks(
                     wantedBy: header, frame, blockCount: machine.slotCount)

@@ -314,9 +314,9 @@ public final class TrainerShell {
             exchangeBegan = clock.now
             perform(tell(.slotComputed(slot.done, epoch: epoch)))
         case .embedded(let slot, let epoch):
-            guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step) else {
-                return
-            }
+            guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step),
+                machine.awaitsEmbeddings(slot.done)
+            else { return }
             keep(slot, in: buffers)
             perform(tell(.slotEmbedded(slot.done, epoch: epoch)))
         case .slotFailed(let step, let slot, let why, let diverged, let epoch):

@@ -143,6 +143,7 @@ struct SmallCluster {
         done.step = UInt64(step)
         done.slot = UInt32(slot)
         done.embeddings = digest
+        done.attempt = attempt(of: slot, by: worker)
         done.forward = true
         hear(.slotDone(done), from: worker, at: now)
     }

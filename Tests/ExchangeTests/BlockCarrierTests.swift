@@ -350,6 +350,31 @@ private final class Member {
         #expect(mine.effect.gradient.base[7] == 5)
     }
 
+    /// What a peer may still read is not written again before the step is over, and then by one step.
+    @Test func aStepThatBeginsAnewHasNothingOfBefore() {
+        let pool = BufferPool(layout)
+        let mine = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 1, pool: pool)
+        func compute(_ value: Float) -> SlotContribution {
+            let made = contribution(pool, value)
+            let digest = made.store(
+                embeddings: [value], statistics: [Float](repeating: 0, count: 7))
+            mine.keepEmbeddings(slot: 0, made, count: 1, digest: digest)
+            mine.keep(slot: 0, made, seal: SlotSeal(made, layout))
+            return made
+        }
+        let old = compute(1)
+        mine.startOver()
+        #expect(mine.contribution(ofEmbedded: 0) == nil)
+        #expect(throws: TrainingError.self) { try mine.finish([0], threads: 1) }
+        let new = compute(2)
+        #expect(mine.contribution(ofEmbedded: 0)?.gradient.base == new.gradient.base)
+        pool.recycle(mine)
+        // The effect, and both of the slot.
+        let spare = (0..<4).map { _ in pool.take().gradient.base }
+        #expect(Set(spare).count == 4)
+        #expect(spare.contains(old.gradient.base) && spare.contains(new.gradient.base))
+    }
+
     @Test func embeddingsThatChangedInMemoryAreNeitherUsedNorSentAgain() throws {
         let (left, mine, right, theirs) = try pair(memory: false)
         let made = left.pool.take()
