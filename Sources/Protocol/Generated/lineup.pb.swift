@@ -1064,7 +1064,7 @@ public nonisolated struct WireSlotDone: Sendable {
 
   public var computeSeconds: Double = 0
 
-  /// XXH64 of gradient and BN statistics where the slot is audited, else 0
+  /// XXH64 of the digests of its blocks where the slot is audited, else 0
   public var digest: UInt64 = 0
 
   /// root mean squared distance of two embeddings
