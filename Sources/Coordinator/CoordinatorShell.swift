@@ -117,7 +117,7 @@ public final class CoordinatorShell {
         self.options = options
         begun = clock.now
         mistakes = (begun, 0)
-        var plan = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
+        var plan = try folder.plan(of: dataSet)
         for notice in plan.notices { logger.notice("\(notice)") }
         ledger = try Ledger(
             path: folder.ledger, lockPath: folder.path + "/" + Ledger.lockName,

@@ -1,9 +1,9 @@
 internal import Basics
 public import ClusterCore
-public import Datasets
+internal import Datasets
 internal import MetricLearning
 public import Protocol
-public import Settings
+internal import Settings
 
 /// What is trained on at each step of a run: sampler and schedule behind one pure function.
 public struct TrainingPlan: Sendable {
@@ -18,10 +18,18 @@ public struct TrainingPlan: Sendable {
 
     /// Prepares a run's plan.
     ///
-    /// - Throws: ``DatasetError`` when the data has fewer identities or images than a slot needs.
-    public init(settings: Settings, dataSet: DataSet) throws {
+    /// - Parameter triplets: what a run with `batch.triplets` is given.
+    /// - Throws: ``DatasetError`` when there are fewer identities, images or triplets than a slot needs.
+    init(settings: Settings, dataSet: DataSet, triplets: TripletList?) throws {
         let (batch, share, seed) = (settings.batch, settings.data.validationShare, settings.seed)
-        if batch.images > 0 {
+        split = try ImageSplit(dataSet.catalogue, validationShare: share, seed: seed)
+        if batch.isOfTriplets {
+            guard let triplets else { preconditionFailure("no triplets for batch.triplets") }
+            let sampler = try TripletSampler(
+                triplets, split: split, tripletsPerSlot: batch.triplets, seed: seed,
+                name: settings.data.triplets ?? GivenTriplets.fileName)
+            samplers = [(updatesBefore: 0, sampler: sampler)]
+        } else if batch.images > 0 {
             let sampler = try ImageSampler(
                 catalogue: dataSet.catalogue, imagesPerSlot: batch.images, validationShare: share,
                 seed: seed)
@@ -34,7 +42,6 @@ public struct TrainingPlan: Sendable {
                 return (updatesBefore: phase.updatesBefore, sampler: sampler)
             }
         }
-        split = try ImageSplit(dataSet.catalogue, validationShare: share, seed: seed)
         schedule = LearningRateSchedule(settings)
         rule = OptimizerConfiguration(settings.optimizer).rule
         slotCount = settings.batch.miniBatchesPerStep

@@ -243,18 +243,27 @@ extension Settings {
         ///
         /// 0: most losses compare images of one identity.
         public var images = 0
+        /// Given triplets of a slot; 0 draws P identities with K images each.
+        ///
+        /// 0: most losses mine triplets themselves.
+        public var triplets = 0
         /// Other P and K from some step on, as `5000:9x8,10000:18x4`.
         ///
         /// None: all earlier systems keep theirs.
         public var phases: String?
 
+        /// Whether slots are made of triplets that are given.
+        public var isOfTriplets: Bool { triplets > 0 }
         /// Images in one slot.
-        public var imagesPerSlot: Int { images > 0 ? images : identities * imagesPerIdentity }
+        public var imagesPerSlot: Int {
+            if isOfTriplets { return 3 * triplets }
+            return images > 0 ? images : identities * imagesPerIdentity
+        }
         /// Images in one step.
         public var imagesPerStep: Int { imagesPerSlot * miniBatchesPerStep }
 
         enum CodingKeys: String, CodingKey {
-            case identities, images, phases
+            case identities, images, triplets, phases
             case imagesPerIdentity = "images_per_identity"
             case miniBatchesPerStep = "mini_batches_per_step"
         }
@@ -577,13 +586,20 @@ extension Settings {
         ///
         /// 0: data sets have a split of their own; the earlier system that classified held out 0.1.
         public var validationShare = 0.0
+        /// CSV file of triplets to train on; nil: none.
+        public var triplets: String?
+        /// Digest of that file, in hexadecimal; a run that starts writes it down.
+        ///
+        /// The run is a function of this and not of the file's name.
+        public var tripletsDigest: String?
         /// Threads that decode ahead of need, a trainer.
         ///
         /// 2: enough for one GPU's small pictures.
         public var decodeThreads = 2
 
         enum CodingKeys: String, CodingKey {
-            case root, catalogue
+            case root, catalogue, triplets
+            case tripletsDigest = "triplets_digest"
             case validationShare = "validation_share"
             case decodeThreads = "decode_threads"
         }

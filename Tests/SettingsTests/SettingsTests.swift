@@ -143,6 +143,11 @@ import Testing
         ("network.freeze_steps=5", "nothing is frozen"),
         ("network.weights_digest=0123456789abcdef", "network.weights names no file"),
         ("batch.images=64", "batch_hard compares images of one identity"),
+        ("loss.name=triplet", "triplet takes given triplets, but batch.triplets is 0"),
+        ("loss.plus=dot_triplet", "dot_triplet takes given triplets"),
+        ("batch.triplets=8", "batch.triplets is 8, but data.triplets names no file"),
+        ("data.triplets=t.csv", "data.triplets is t.csv, but batch.triplets is 0"),
+        ("loss.positive_threshold=0.5", "batch_hard does not use it"),
         ("evaluation.sets=val_images", "set data.validation_share, such as 0.1"),
         ("schedule.warmup_steps=25000", "the run has 25000 steps"),
         ("schedule.name=step", "schedule.milestones=15000,20000"),
@@ -150,6 +155,45 @@ import Testing
     ])
     func settingsThatExcludeEachOtherAreRefused(override: String, expected: String) {
         #expect(message(nil, override).contains(expected))
+    }
+
+    @Test func givenTripletsTakeThePlaceOfPK() throws {
+        let given = ["loss.name=triplet", "batch.triplets=8", "data.triplets=t.csv"]
+        let settings = try Settings.resolve(paramsJSON: nil, overrides: given)
+        #expect(settings.loss.margin == .number(0.4) && settings.loss.distance == .sqeuclidean)
+        #expect(settings.batch.imagesPerSlot == 24)
+        #expect(try settings.batch.imagesOfLargestSlot == 24)
+        for (override, expected) in [
+            ("batch.identities=4", "batch.identities is set"),
+            ("batch.images=4", "batch.images is set"),
+            ("batch.phases=5:2x2", "batch.phases is set"),
+            ("data.triplets_digest=12", "expected 16 hexadecimal digits"),
+            ("loss.miner=multi_similarity", "triplet does not use it"),
+            ("loss.positive_threshold=0.5", "triplet does not use it"),
+        ] {
+            let error = #expect(throws: SettingsError.self) {
+                try Settings.resolve(paramsJSON: nil, overrides: given + [override])
+            }
+            #expect(error?.message.contains(expected) == true, "\(String(describing: error))")
+        }
+        // Losses that compare images find pairs among them too.
+        _ = try Settings.resolve(
+            paramsJSON: nil, overrides: Array(given.dropFirst()) + ["loss.name=batch_hard"])
+        let dot = try Settings.resolve(
+            paramsJSON: nil,
+            overrides: given + ["loss.name=dot_triplet", "loss.positive_threshold=0.5"])
+        #expect(dot.loss.margin == .number(0.1) && dot.loss.distance == .cosine)
+    }
+
+    @Test func theDigestIsOfWhatTheTripletsAreNotOfTheirName() throws {
+        func digest(_ name: String, _ content: String) throws -> UInt64 {
+            var settings = try Settings.resolve(
+                paramsJSON: nil, overrides: ["batch.triplets=8", "data.triplets=\(name)"])
+            settings.data.tripletsDigest = content
+            return settings.digest
+        }
+        #expect(try digest("a", "0123456789abcdef") == digest("b", "0123456789abcdef"))
+        #expect(try digest("a", "0123456789abcdef") != digest("a", "0123456789abcdee"))
     }
 
     @Test func classificationIsOfHeldOutImagesByALossThatClassifies() throws {
@@ -451,6 +495,8 @@ import Testing
         full.network.freeze = "f"
         full.batch.phases = "5:2x2"
         full.data.root = "r"
+        full.data.triplets = "t"
+        full.data.tripletsDigest = "d"
         full.ledger.path = "l"
         let data = try JSONEncoder().encode(full)
         let object = try #require(
@@ -466,7 +512,8 @@ import Testing
         #expect(names == Set(SettingsCatalogue.keys))
         #expect(SettingsCatalogue.keys.count == Set(SettingsCatalogue.keys).count)
         for backbone in Settings.Backbone.allCases {
-            for loss in LossName.allCases {
+            // Given triplets do not come by themselves.
+            for loss in LossName.allCases where !loss.isOfTriplets {
                 let settings = try resolve(
                     nil, "network.backbone=\(backbone.rawValue)", "loss.name=\(loss.rawValue)")
                 #expect(settings == Settings.defaults(backbone: backbone, loss: loss))
