@@ -81,7 +81,7 @@ let package = Package(
             "Coordinator",
             [
                 "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
-                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", log,
+                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "EvalWorker", log,
             ]),
         // How gradients travel between trainers and are summed there.
         module("Exchange", ["Basics", "Protocol", "ClusterCore", "Transport", "Training", log]),

@@ -35,6 +35,8 @@ public struct RunFolder: Sendable {
     var startingWeightsFile: String { path + "/" + StartingWeights.fileName }
     /// What the run trains on, where it is given triplets.
     var tripletsFile: String { path + "/" + GivenTriplets.fileName }
+    /// Folder of what is mined while the run trains.
+    var minedTriplets: String { path + "/triplets" }
     /// Where the coordinator says how to reach it.
     public var addressFile: String { path + "/coordinator.json" }
 
@@ -146,19 +148,19 @@ public struct RunFolder: Sendable {
     /// What is trained on at each step.
     ///
     /// - Throws: what the data lacks for the settings, or what is wrong with given triplets.
-    public func plan(of dataSet: DataSet) throws -> TrainingPlan {
+    ///
+    /// - Parameter acceptsNumerics: whether triplets may be mined in another numerics class than before.
+    public func plan(of dataSet: DataSet, acceptsNumerics: Bool = false) throws -> TrainingPlan {
         let given = try givenTriplets ?? GivenTriplets(copyOf: self)
         return try TrainingPlan(
-            settings: settings, dataSet: dataSet, triplets: given?.list(of: dataSet, settings))
+            settings: settings, dataSet: dataSet, triplets: given?.list(of: dataSet, settings),
+            rounds: MinedRounds(self, dataSet, acceptsNumerics: acceptsNumerics))
     }
 
     private static func absolute(_ settings: Settings) -> Settings {
         var settings = settings
         if let root = settings.data.root {
             settings.data.root = URL(fileURLWithPath: root).standardizedFileURL.path
-        }
-        if let triplets = settings.data.triplets {
-            settings.data.triplets = URL(fileURLWithPath: triplets).standardizedFileURL.path
         }
         if let ledger = settings.ledger.path {
             settings.ledger.path = URL(fileURLWithPath: ledger).standardizedFileURL.path

@@ -8,6 +8,8 @@ internal import Settings
 /// What is trained on at each step of a run: sampler and schedule behind one pure function.
 public struct TrainingPlan: Sendable {
     private let samplers: [(updatesBefore: Int, sampler: any SlotSampler)]
+    /// What is mined while the run trains; nil where nothing is.
+    let rounds: MinedRounds?
     private let split: ImageSplit
     private let schedule: LearningRateSchedule
     private let rule: UpdateRule
@@ -18,12 +20,18 @@ public struct TrainingPlan: Sendable {
 
     /// Prepares a run's plan.
     ///
-    /// - Parameter triplets: what a run with `batch.triplets` is given.
+    /// - Parameters:
+    ///   - triplets: what a run with `batch.triplets` is given.
+    ///   - rounds: or what it mines.
     /// - Throws: ``DatasetError`` when there are fewer identities, images or triplets than a slot needs.
-    init(settings: Settings, dataSet: DataSet, triplets: TripletList?) throws {
+    init(settings: Settings, dataSet: DataSet, triplets: TripletList?, rounds: MinedRounds?) throws
+    {
         let (batch, share, seed) = (settings.batch, settings.data.validationShare, settings.seed)
         split = try ImageSplit(dataSet.catalogue, validationShare: share, seed: seed)
-        if batch.isOfTriplets {
+        self.rounds = rounds
+        if rounds != nil {
+            samplers = []
+        } else if batch.isOfTriplets {
             guard let triplets else { preconditionFailure("no triplets for batch.triplets") }
             let sampler = try TripletSampler(
                 triplets, split: split, tripletsPerSlot: batch.triplets, seed: seed,
@@ -68,14 +76,17 @@ public struct TrainingPlan: Sendable {
 
     /// A line on images that are held out, and one on identities that repeat images.
     public var notices: [String] {
-        [split.notice, samplers.lazy.compactMap(\.sampler.repeatedNotice).first].compactMap(\.self)
+        [
+            split.notice, rounds?.repeatedNotice,
+            samplers.lazy.compactMap(\.sampler.repeatedNotice).first,
+        ].compactMap(\.self)
     }
 }
 
 extension TrainingPlan: StepSource {
     /// Rows of the catalogue and labels of every slot; the first step is 1.
     public func samples(step: Int) -> WireStepSamples {
-        let sampler = samplers.last { $0.updatesBefore < step }!.sampler
+        let sampler = rounds ?? samplers.last { $0.updatesBefore < step }!.sampler
         var message = WireStepSamples()
         message.step = UInt64(step)
         message.slots = (0..<slotCount).map { slot in

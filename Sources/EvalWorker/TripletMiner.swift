@@ -68,6 +68,8 @@ public struct TripletMiner: Sendable {
     public let options: Options
     /// Rows of the catalogue that are to be embedded, in the order of the rows of ``triplets(_:)``.
     public let images: [Int]
+    /// Images that may be anchors; in a pool they may be fewer.
+    public var possibleAnchors: Int { ranges.reduce(0) { $0 + ($1.count > 1 ? $1.count : 0) } }
     /// One line on images that can be no anchors; nil where all can.
     public let notice: String?
 

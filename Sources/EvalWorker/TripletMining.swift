@@ -79,6 +79,27 @@ public struct TripletMining: Sendable {
             .appending(path: ".\(file.lastPathComponent).embeddings").path
     }
 
+    /// Prepares a round of a run.
+    ///
+    /// - Parameter step: of the checkpoint.
+    /// - Throws: as ``init(settings:dataSet:options:device:)``.
+    public init(
+        round step: Int, of settings: Settings, dataSet: DataSet, device: Device = .cpu
+    ) throws {
+        guard let kind = TripletKind(rawValue: settings.mining.offline.rawValue) else {
+            preconditionFailure("a round of mining.offline=\(settings.mining.offline)")
+        }
+        let (mining, batch) = (settings.mining, settings.batch)
+        let taken = mining.everySteps * batch.miniBatchesPerStep * batch.triplets
+        var options = TripletMiner.Options(
+            kind: kind, seed: settings.seed, step: step,
+            anchors: mining.anchors > 0 ? mining.anchors : taken)
+        options.negatives = mining.negatives
+        options.pool = mining.pool
+        options.samples = mining.samples
+        try self.init(settings: settings, dataSet: dataSet, options: options, device: device)
+    }
+
     // MARK: - Embedding
 
     private func embed(
@@ -162,12 +183,18 @@ public struct TripletMining: Sendable {
                 + "an earlier checkpoint")
     }
 
+    /// What decides the bits of embeddings, and so which triplets are mined, besides weights and images.
+    ///
+    /// - Throws: what opening the tensor engine or the device throws.
+    public func numericsClass() throws -> String {
+        try Engine.load()
+        return try settings.embeddingClass(device)
+    }
+
     /// Of what embeddings are a function.
     private func key(_ checkpoint: CheckpointReader) throws -> UInt64 {
         var hash = XXH64()
-        hash.update("lineup embeddings 1 \(device) \(try device.modelWord()) ")
-        hash.update("\(try Engine.version()) \(settings.numerics.precision.rawValue) ")
-        hash.update("\(settings.evaluation.batchSize) \(settings.evaluationInput)")
+        hash.update("lineup embeddings 1 \(try numericsClass()) ")
         hash.update(checkpoint.digests.weights)
         hash.update(dataSet.digest)
         for image in miner.images { hash.update(UInt64(image)) }

@@ -216,12 +216,54 @@ extension Settings {
         case twice
     }
 
+    /// How triplets are mined offline, once in a while.
+    public enum OfflineMining: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Not at all.
+        case none
+        /// Images with random others.
+        case random
+        /// Negatives by the centroids of identities.
+        case hardCentroid = "hard_centroid"
+        /// Positives and negatives by similarity in a pool of images.
+        case hardSimilarity = "hard_similarity"
+
+        /// Whether a checkpoint embeds images for it.
+        public var needsCheckpoint: Bool { self == .hardCentroid || self == .hardSimilarity }
+    }
+
     /// What is mined over what.
     public struct Mining: Codable, Hashable, Sendable {
         /// slot: a slot's result then depends on nothing but the slot.
         public var scope = MiningScope.slot
         /// once: no slot is computed twice; a trainer holds the graphs of all its slots.
         public var forward = MiningForward.once
+        /// none: most losses mine in the mini-batch.
+        public var offline = OfflineMining.none
+        /// Steps between rounds of offline mining.
+        ///
+        /// 0: has to be given; the human re-identification system had 16.
+        public var everySteps = 0
+        /// Anchors of a round, at most; 0: as many as its steps take.
+        ///
+        /// 0: every triplet is trained on once.
+        public var anchors = 0
+        /// Images that a negative is chosen from.
+        ///
+        /// 1024, as the whale system had it.
+        public var negatives = 1_024
+        /// Images that are embedded.
+        ///
+        /// 5000, as the human re-identification system had it.
+        public var pool = 5_000
+        /// What decides how many positives and negatives are chosen from.
+        ///
+        /// 25, as the same.
+        public var samples = 25
+
+        enum CodingKeys: String, CodingKey {
+            case scope, forward, offline, anchors, negatives, pool, samples
+            case everySteps = "every_steps"
+        }
     }
 
     /// The shape of a step.

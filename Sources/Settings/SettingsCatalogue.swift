@@ -189,6 +189,25 @@ public enum SettingsCatalogue {
             "mining.forward", names(Settings.MiningForward.self), isNewer: true,
             "Of a step's slots: once keeps their graphs for the backward pass, twice makes them again."
         ),
+        entry(
+            "mining.offline", names(Settings.OfflineMining.self), isNewer: true,
+            "Mine the triplets of the next steps from a checkpoint, and how."),
+        entry(
+            "mining.every_steps", .integer(0...1_000_000_000), unit: "steps", isNewer: true,
+            "Steps between rounds of offline mining."),
+        entry(
+            "mining.anchors", .integer(0...100_000_000), unit: "images", isNewer: true,
+            "Anchors of a round, at most; 0: as many as its steps take."),
+        entry(
+            "mining.negatives", .integer(1...100_000_000), unit: "images", isNewer: true,
+            "hard_centroid: images that a negative is chosen from."),
+        entry(
+            "mining.pool", .integer(3...100_000_000), unit: "images", isNewer: true,
+            "hard_similarity: images that are embedded."),
+        entry(
+            "mining.samples", .integer(1...1_000_000), isNewer: true,
+            "hard_similarity: decides how many are chosen from; 25 gives up to 5 positives and 5 negatives."
+        ),
     ]
 
     private static let sets = Settings.Evaluation.tupleSets + Settings.Evaluation.imageSets

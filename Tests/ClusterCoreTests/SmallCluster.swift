@@ -71,18 +71,20 @@ struct SmallCluster {
             hello.worker = worker
             hear(.hello(hello), from: worker)
         }
-        var loads: [String: UInt64] = [:]
+        var loads: [String: WireLoadState] = [:]
         for worker in workers {
             var prepared = WirePrepared()
             prepared.datasetDigest = 5
             prepared.numerics.description_p = classes[worker] ?? "class"
             for action in hear(.prepared(prepared), from: worker) {
-                if case .send(.loadState(let load), let to) = action { loads[to] = load.number }
+                if case .send(.loadState(let load), let to) = action { loads[to] = load }
             }
         }
         for worker in workers {
             var loaded = WireStateLoaded()
-            loaded.number = loads[worker] ?? 0
+            loaded.number = loads[worker]?.number ?? 0
+            loaded.step = loads[worker]?.step ?? 0
+            loaded.digest = loads[worker]?.digest ?? 0
             hear(.stateLoaded(loaded), from: worker)
         }
     }

@@ -7,7 +7,7 @@ import Testing
 /// Which triplets are picked, against the rules written again in plain loops.
 @Suite struct TripletMinerTests {
     private static let dimension = 3
-    /// Images 0, 1, 2, ... of identities with so many each.
+    /// Images from 0 on, of identities with so many each.
     private static func identities(_ counts: [Int]) -> [Catalogue.Identity] {
         var next = 0
         return counts.enumerated().map { number, count in

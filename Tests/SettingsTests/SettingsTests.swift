@@ -147,6 +147,9 @@ import Testing
         ("loss.plus=dot_triplet", "dot_triplet takes given triplets"),
         ("batch.triplets=8", "batch.triplets is 8, but data.triplets names no file"),
         ("data.triplets=t.csv", "data.triplets is t.csv, but batch.triplets is 0"),
+        ("mining.offline=random", "mining.offline is random, but batch.triplets is 0"),
+        ("mining.every_steps=5", "mining.every_steps is set, but mining.offline is none"),
+        ("mining.pool=50", "mining.pool is set, but mining.offline is none"),
         ("loss.positive_threshold=0.5", "batch_hard does not use it"),
         ("evaluation.sets=val_images", "set data.validation_share, such as 0.1"),
         ("schedule.warmup_steps=25000", "the run has 25000 steps"),
@@ -183,6 +186,37 @@ import Testing
             paramsJSON: nil,
             overrides: given + ["loss.name=dot_triplet", "loss.positive_threshold=0.5"])
         #expect(dot.loss.margin == .number(0.1) && dot.loss.distance == .cosine)
+    }
+
+    @Test func roundsOfMiningAreOfCheckpoints() throws {
+        let mined = ["loss.name=triplet", "batch.triplets=8", "mining.offline=hard_centroid"]
+        func message(_ overrides: String...) -> String {
+            let error = #expect(throws: SettingsError.self) {
+                try Settings.resolve(paramsJSON: nil, overrides: mined + overrides)
+            }
+            return error?.message ?? ""
+        }
+        #expect(message().contains("mining.every_steps is 0"))
+        #expect(message("mining.every_steps=1500").contains("checkpoint.every_steps is 1000"))
+        #expect(
+            message("mining.every_steps=1000", "data.triplets=t").contains("which mines others"))
+        #expect(
+            message("mining.every_steps=1000", "mining.samples=9").contains("does not use it"))
+        let settings = try Settings.resolve(
+            paramsJSON: nil, overrides: mined + ["mining.every_steps=2000", "mining.negatives=9"])
+        #expect(settings.mining.negatives == 9)
+        // Random ones need no checkpoint.
+        _ = try Settings.resolve(
+            paramsJSON: nil,
+            overrides: [
+                "loss.name=triplet", "batch.triplets=8", "mining.offline=random",
+                "mining.every_steps=7",
+            ])
+        // What is mined depends on which checkpoints there are.
+        let record = try SettingsRecord(settings: settings, paramsJSON: nil)
+        #expect(throws: SettingsError.self) {
+            try record.resumed(paramsJSON: nil, overrides: ["checkpoint.every_steps=500"])
+        }
     }
 
     @Test func theDigestIsOfWhatTheTripletsAreNotOfTheirName() throws {
