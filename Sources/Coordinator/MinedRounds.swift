@@ -6,7 +6,6 @@ internal import Foundation
 internal import Settings
 internal import Storage
 internal import Synchronization
-internal import Tensors
 
 /// The triplets that a run mines while it trains, round by round.
 ///
@@ -143,10 +142,7 @@ final class MinedRounds: SlotSampler {
         let mining = try TripletMining(round: step, of: folder.settings, dataSet: dataSet)
         try FileManager.default.createDirectory(
             atPath: folder.minedTriplets, withIntermediateDirectories: true)
-        if reader != nil {
-            try checkNumerics(mining)
-            try Engine.setNumerics(.bitwise)
-        }
+        if reader != nil { try checkNumerics(mining) }
         let unnamed = "\(folder.minedTriplets)/mining.csv"
         try mining.write(
             with: reader, to: unnamed, threads: ProcessInfo.processInfo.activeProcessorCount,

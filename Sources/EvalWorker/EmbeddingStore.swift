@@ -42,6 +42,7 @@ package final class EmbeddingStore {
             while try isWhole(batches) { batches += 1 }
         } else {
             try file.truncate(atOffset: 0)
+            try file.seek(toOffset: 0)
             try file.write(contentsOf: header)
         }
         try file.truncate(atOffset: UInt64(end))

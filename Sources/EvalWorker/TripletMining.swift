@@ -113,6 +113,7 @@ public struct TripletMining: Sendable {
                     + "\(checkpoint.metadata.datasetDigest.hex), this one is "
                     + "\(dataSet.digest.hex); name the run's data set with --data-root")
         }
+        let key = try key(checkpoint)
         let embedder = try Embedder(
             settings.networkConfiguration, device: device,
             precision: settings.numerics.precision == .bf16 ? .bf16 : .fp32, threads: 1
@@ -122,7 +123,7 @@ public struct TripletMining: Sendable {
             samples: miner.images.map { dataSet.catalogue.samples[$0] })
         let size = settings.evaluation.batchSize
         let store = try EmbeddingStore(
-            path: path, key: try key(checkpoint), count: source.count,
+            path: path, key: key, count: source.count,
             dimension: embedder.network.embeddingDimension, batchSize: size)
         let batches = (source.count + size - 1) / size
         let meter = ProgressMeter(
@@ -185,9 +186,13 @@ public struct TripletMining: Sendable {
 
     /// What decides the bits of embeddings, and so which triplets are mined, besides weights and images.
     ///
+    /// Opens the tensor engine and sets its switches for this process.
+    ///
     /// - Throws: what opening the tensor engine or the device throws.
     public func numericsClass() throws -> String {
         try Engine.load()
+        try Engine.setNumerics(.bitwise)
+        try device.requireAvailable()
         return try settings.embeddingClass(device)
     }
 

@@ -127,10 +127,6 @@ struct MineCommand: AsyncParsableCommand {
             settings: settings ?? Settings(),
             dataSet: DataSet(loading: root, sets: []), options: options, device: device)
         if let notice = mining.miner.notice { say("lineup: warning: \(notice)") }
-        if kind != .random {
-            try Engine.load()
-            try Engine.setNumerics(.bitwise)
-        }
         let count = try mining.write(
             with: reader, to: out,
             threads: threads ?? ProcessInfo.processInfo.activeProcessorCount, stop: stop)
