@@ -81,7 +81,8 @@ let package = Package(
             "Coordinator",
             [
                 "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
-                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "HDF5", log,
+                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "EvalWorker",
+                "HDF5", log,
             ]),
         // How gradients travel between trainers and are summed there.
         module("Exchange", ["Basics", "Protocol", "ClusterCore", "Transport", "Training", log]),

@@ -11,6 +11,8 @@ public enum RandomPurpose: UInt32, Sendable {
     case curation = 9
     case imageOrder = 10
     case validation = 11
+    case tripletOrder = 12
+    case tripletMining = 13
 }
 
 /// A counter-based generator: the n-th number is a pure function of the key.

@@ -28,6 +28,10 @@ public enum CoordinatorInput: Sendable {
     case stepCommitted(StepRecord)
     /// A redone step was compared.
     case stepCompared(StepRecord, matches: Bool)
+    /// A round's triplets are there.
+    case roundMined(step: Int)
+    /// A round's triplets cannot be had.
+    case roundFailed(step: Int, reason: String)
     /// Rows are in the ledger.
     case evaluationRecorded(WireEvaluationRows, from: String)
     /// The ledger's term was read.
@@ -60,6 +64,8 @@ extension CoordinatorStateMachine: RecordedMachine {
         case .stepCommitted(let record): return stepCommitted(record, now: now)
         case .stepCompared(let record, let matches):
             return stepCompared(record, matches: matches, now: now)
+        case .roundMined(let step): return roundMined(step: step, now: now)
+        case .roundFailed(let step, let reason): return roundFailed(step: step, reason: reason)
         case .evaluationRecorded(let rows, let worker):
             return evaluationRecorded(rows, from: worker, now: now)
         case .termRead(let current, let worker):
@@ -109,6 +115,13 @@ extension CoordinatorStateMachine: RecordedMachine {
             writer.put(UInt8(11))
             writer.put(record.step)
             writer.put(UInt8(matches ? 1 : 0))
+        case .roundMined(let step):
+            writer.put(UInt8(16))
+            writer.put(step)
+        case .roundFailed(let step, let reason):
+            writer.put(UInt8(17))
+            writer.put(step)
+            writer.put(reason)
         case .evaluationRecorded(let rows, let worker):
             writer.put(UInt8(12))
             writer.put(worker)
@@ -150,6 +163,10 @@ extension CoordinatorStateMachine: RecordedMachine {
         case 15:
             let step = try reader.number()
             return .checkpointRefused(step: step, reason: try reader.text())
+        case 16: return .roundMined(step: try reader.number())
+        case 17:
+            let step = try reader.number()
+            return .roundFailed(step: step, reason: try reader.text())
         case 9:
             let checkpoint = try reader.checkpoint()
             return .checkpointVerified(checkpoint, isWhole: try reader.flag())
@@ -188,6 +205,8 @@ extension CoordinatorStateMachine: RecordedMachine {
         case .stepCommitted(let record): "step \(record.step) is in the ledger"
         case .stepCompared(let record, let matches):
             "step \(record.step) is \(matches ? "" : "not ")as in the ledger"
+        case .roundMined(let step): "the triplets of step \(step) are there"
+        case .roundFailed(let step, let why): "no triplets of step \(step): \(why)"
         case .evaluationRecorded(let rows, _): "\(rows.set) of step \(rows.step) is in the ledger"
         case .termRead(let current, let worker): "\(worker) asked; the ledger's term is \(current)"
         }
@@ -206,6 +225,8 @@ extension CoordinatorStateMachine: RecordedMachine {
         case .recordNumerics(let text, let role): "numerics class of a \(role.word): \(text)"
         case .verifyCheckpoint(let checkpoint): "read \(checkpoint.file) again"
         case .deleteCheckpoint(let checkpoint): "delete \(checkpoint.file)"
+        case .mine(let step, let checkpoint):
+            "mine the triplets of step \(step)" + (checkpoint.map { " from \($0.file)" } ?? "")
         case .dropRecoverySnapshots(let step): "drop snapshots before \(step)"
         case .readTerm(let worker): "read the ledger's term for \(worker)"
         case .forget(let worker): "forget \(worker)"

@@ -63,6 +63,8 @@ extension CoordinatorStateMachine {
                 "draining"
             } else if let awaitedScore {
                 "waiting for the score of step \(awaitedScore)"
+            } else if let askedRound {
+                "mining the triplets of step \(askedRound)"
             } else {
                 "waiting for a checkpoint"
             }

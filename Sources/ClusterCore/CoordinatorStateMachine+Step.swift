@@ -41,7 +41,7 @@ extension CoordinatorStateMachine {
 
     /// Samples of this step and the next few, each asked for once.
     private mutating func samples(_ step: Int) -> WireStepSamples {
-        let last = max(step, min(step + configuration.stepsAhead, lastStep))
+        let last = max(step, min(step + configuration.stepsAhead, lastSampledStep))
         if samplesAhead.first.map({ Int($0.step) <= step }) != true { samplesAhead = [] }
         samplesAhead.removeAll { Int($0.step) < step }
         let next = samplesAhead.last.map { Int($0.step) + 1 } ?? step

@@ -140,6 +140,10 @@ public struct CoordinatorStateMachine: Codable, Sendable {
     /// By step of the checkpoint.
     var rankingValues: [Int: Double]
     var decisionScores: [Int: Double]
+    /// Steps of the rounds of mining whose triplets are known, the last one at the end.
+    var minedRounds: [Int] = []
+    /// The round that was asked for last.
+    var askedRound: Int?
     /// How often the rate has fallen on a plateau.
     var reductions = 0
     /// Where scores have ended the run.
@@ -470,9 +474,9 @@ public struct CoordinatorStateMachine: Codable, Sendable {
         }
         if let ending { return actions + store(thenEnd: ending, now: now) }
         if cursor == lastStep { return actions + finishTraining(now: now) }
-        if awaitedScore != nil {
+        if awaitedScore != nil || awaitedRound != nil {
             phase = .holding
-            return actions + commitToMembers()
+            return actions + commitToMembers() + fetchAwaited(now: now)
         }
         if let pending, !ignoresLag {
             let nextIsDue = isCheckpointStep(cursor) && pending.step != cursor

@@ -42,6 +42,8 @@ public struct CoordinatorConfiguration: Codable, Sendable {
     public var retention: CheckpointRetention?
     /// What scores decide; nil where training does not depend on them.
     public var decisions: DecisionRule?
+    /// When triplets are mined anew; nil where training goes by none that are.
+    public var mining: MiningRounds?
     /// Steps whose samples go out ahead of their plan.
     public var stepsAhead: Int
     /// What two workers compute.
@@ -67,7 +69,8 @@ public struct CoordinatorConfiguration: Codable, Sendable {
         returnPatience: Duration = .seconds(1),
         repeatInterval: Duration = .milliseconds(500),
         recoveryInterval: Duration? = .seconds(60), retention: CheckpointRetention? = nil,
-        decisions: DecisionRule? = nil, stepsAhead: Int = 3, audit: Audit = .none,
+        decisions: DecisionRule? = nil, mining: MiningRounds? = nil, stepsAhead: Int = 3,
+        audit: Audit = .none,
         collapse: CollapseDetector? = nil, minesStep: Bool = false,
         isBitwise: Bool = true,
         lineupVersion: String
@@ -91,6 +94,7 @@ public struct CoordinatorConfiguration: Codable, Sendable {
         self.recoveryInterval = recoveryInterval
         self.retention = retention
         self.decisions = decisions
+        self.mining = mining
         self.stepsAhead = stepsAhead
         self.audit = audit
         self.collapse = collapse
@@ -276,6 +280,9 @@ public enum CoordinatorAction: Sendable, Equatable {
     case verifyCheckpoint(DurableCheckpoint)
     /// Mark a checkpoint as deleted in the ledger, then remove its file.
     case deleteCheckpoint(DurableCheckpoint)
+    /// Mine the triplets of the steps after this one, or find those that were mined, then report
+    /// ``CoordinatorStateMachine/roundMined(step:now:)`` or ``CoordinatorStateMachine/roundFailed(step:reason:)``.
+    case mine(step: Int, of: DurableCheckpoint?)
     /// Recovery snapshots of older steps than this serve nobody any more.
     case dropRecoverySnapshots(before: Int)
     /// Read the ledger's term, then report ``CoordinatorStateMachine/termRead(_:for:now:)``.

@@ -8,7 +8,7 @@ extension CollapseDetector {
         guard loss.plus.isEmpty, loss.weight > 0 else { return nil }
         switch loss.name {
         case .batchAll, .batchHard, .batchHard000, .batchSample, .weightedTriplet,
-            .tfBatchSemiHard, .semiHard, .hap2sExponential, .hap2sPolynomial:
+            .tfBatchSemiHard, .semiHard, .hap2sExponential, .hap2sPolynomial, .triplet:
             break
         default: return nil
         }

@@ -64,6 +64,7 @@ public final class CoordinatorShell {
         case bulk(BulkServer.Event)
         case drain
         case copyRecord
+        case round(step: Int, Result<String?, any Error>)
     }
 
     private let folder: RunFolder
@@ -98,6 +99,8 @@ public final class CoordinatorShell {
     private let welcome: WireWelcome
     /// What the state before the first step takes from elsewhere.
     private let startingWeights: StartingWeights.Copy?
+    /// What is mined while the run trains.
+    private let rounds: MinedRounds?
     /// Whom trainers were told last that they may let in.
     private var toldKeys: [PublicKey] = []
     private var outcome: CoordinatorOutcome?
@@ -120,7 +123,8 @@ public final class CoordinatorShell {
         self.options = options
         begun = clock.now
         mistakes = (begun, 0)
-        var plan = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
+        var plan = try folder.plan(of: dataSet, acceptsNumerics: options.acceptsNumerics)
+        rounds = plan.rounds
         for notice in plan.notices { logger.notice("\(notice)") }
         ledger = try Ledger(
             path: folder.ledger, lockPath: folder.path + "/" + Ledger.lockName,
@@ -204,7 +208,7 @@ public final class CoordinatorShell {
             recoveryInterval: settings.checkpoint.recoverySeconds > 0
                 ? .seconds(settings.checkpoint.recoverySeconds) : nil,
             retention: CheckpointRetention(settings.checkpoint),
-            decisions: DecisionRule(settings),
+            decisions: DecisionRule(settings), mining: MiningRounds(settings),
             audit: Audit(seed: settings.seed, fraction: settings.auditFraction),
             collapse: CollapseDetector(settings.loss),
             minesStep: settings.mining.scope == .step,
@@ -281,6 +285,7 @@ public final class CoordinatorShell {
     private func finish() throws {
         if outcome != .superseded { moveDetails { try detailedLog.writeAll() } }
         flush()
+        rounds?.stop()
         bulk.stop()
         refusals.report(isLast: true)
         if let file = flight.close(keep: true), outcome != .finished, outcome != .drained {
@@ -419,6 +424,11 @@ public final class CoordinatorShell {
                 perform(
                     tell(.checkpointWriteFailed(step: checkpoint.step, reason: "\(error)")))
             }
+        case .round(let step, .success(let text)):
+            if let text { note(kind: "triplets", severity: .info, text: text) }
+            perform(tell(.roundMined(step: step)))
+        case .round(let step, .failure(let error)):
+            perform(tell(.roundFailed(step: step, reason: "\(error)")))
         case .bulk(.piece(let step)): perform(tell(.checkpointPieceReceived(step: step)))
         case .bulk(.refused(let step, let reason)):
             perform(tell(.checkpointRefused(step: step, reason: reason)))
@@ -455,6 +465,9 @@ public final class CoordinatorShell {
         case .forget: break
         case .verifyCheckpoint(let checkpoint): verify(checkpoint)
         case .deleteCheckpoint(let checkpoint): delete(checkpoint)
+        case .mine(let step, let checkpoint):
+            let mailbox = mailbox
+            rounds?.fetch(step, checkpoint) { mailbox.post(.round(step: step, $0)) }
         case .dropRecoverySnapshots(let step): dropRecoverySnapshots(before: step)
         case .event(let kind, let severity, let text):
             note(kind: kind, severity: severity, text: text)

@@ -14,6 +14,8 @@ public struct RunFolder: Sendable {
     public let isExisting: Bool
     /// What a new run takes from elsewhere before its first step.
     private let startingWeights: StartingWeights?
+    /// What it is given to train on.
+    private let givenTriplets: GivenTriplets?
 
     /// Name that scripts and people see.
     public var name: String { URL(fileURLWithPath: path).lastPathComponent }
@@ -31,6 +33,10 @@ public struct RunFolder: Sendable {
     public var finishedFile: String { path + "/finished" }
     /// What the run started from, where that came from elsewhere.
     var startingWeightsFile: String { path + "/" + StartingWeights.fileName }
+    /// What the run trains on, where it is given triplets.
+    var tripletsFile: String { path + "/" + GivenTriplets.fileName }
+    /// Folder of what is mined while the run trains.
+    var minedTriplets: String { path + "/triplets" }
     /// Where the coordinator says how to reach it.
     public var addressFile: String { path + "/coordinator.json" }
 
@@ -78,6 +84,7 @@ public struct RunFolder: Sendable {
             record = try SettingsRecord(
                 settings: Self.absolute(settings), paramsJSON: params)
             startingWeights = nil
+            givenTriplets = nil
         } else {
             if case .resume = intent {
                 throw CoordinatorError(
@@ -98,6 +105,8 @@ public struct RunFolder: Sendable {
                 settings.network.weightsDigest = startingWeights.digest.hex
                 report(startingWeights.notice)
             }
+            givenTriplets = try GivenTriplets(settings)
+            settings.data.tripletsDigest = givenTriplets?.digest.hex
             record = try SettingsRecord(settings: settings, paramsJSON: params)
         }
     }
@@ -109,6 +118,7 @@ public struct RunFolder: Sendable {
         let params = path + "/params.json"
         if !files.fileExists(atPath: params) { try Self.write("{}\n", to: params) }
         try startingWeights?.write(to: startingWeightsFile)
+        try givenTriplets?.write(to: tripletsFile)
         let settings = path + "/settings.json"
         let text = record.text
         // Last, since its presence says that the run exists.
@@ -133,6 +143,18 @@ public struct RunFolder: Sendable {
                 .badSetting, "data.root is not set; give it with --data-root CROPS")
         }
         return try DataSet(loading: root, sets: settings.evaluation.storedSets)
+    }
+
+    /// What is trained on at each step.
+    ///
+    /// - Throws: what the data lacks for the settings, or what is wrong with given triplets.
+    ///
+    /// - Parameter acceptsNumerics: whether triplets may be mined in another numerics class than before.
+    public func plan(of dataSet: DataSet, acceptsNumerics: Bool = false) throws -> TrainingPlan {
+        let given = try givenTriplets ?? GivenTriplets(copyOf: self)
+        return try TrainingPlan(
+            settings: settings, dataSet: dataSet, triplets: given?.list(of: dataSet, settings),
+            rounds: MinedRounds(self, dataSet, acceptsNumerics: acceptsNumerics))
     }
 
     private static func absolute(_ settings: Settings) -> Settings {

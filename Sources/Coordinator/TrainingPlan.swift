@@ -1,13 +1,15 @@
 internal import Basics
 public import ClusterCore
-public import Datasets
+internal import Datasets
 internal import MetricLearning
 public import Protocol
-public import Settings
+internal import Settings
 
 /// What is trained on at each step of a run: sampler and schedule behind one pure function.
 public struct TrainingPlan: Sendable {
     private let samplers: [(updatesBefore: Int, sampler: any SlotSampler)]
+    /// What is mined while the run trains; nil where nothing is.
+    let rounds: MinedRounds?
     private let split: ImageSplit
     private let schedule: LearningRateSchedule
     private let rule: UpdateRule
@@ -18,10 +20,24 @@ public struct TrainingPlan: Sendable {
 
     /// Prepares a run's plan.
     ///
-    /// - Throws: ``DatasetError`` when the data has fewer identities or images than a slot needs.
-    public init(settings: Settings, dataSet: DataSet) throws {
+    /// - Parameters:
+    ///   - triplets: what a run with `batch.triplets` is given.
+    ///   - rounds: or what it mines.
+    /// - Throws: ``DatasetError`` when there are fewer identities, images or triplets than a slot needs.
+    init(settings: Settings, dataSet: DataSet, triplets: TripletList?, rounds: MinedRounds?) throws
+    {
         let (batch, share, seed) = (settings.batch, settings.data.validationShare, settings.seed)
-        if batch.images > 0 {
+        split = try ImageSplit(dataSet.catalogue, validationShare: share, seed: seed)
+        self.rounds = rounds
+        if rounds != nil {
+            samplers = []
+        } else if batch.isOfTriplets {
+            guard let triplets else { preconditionFailure("no triplets for batch.triplets") }
+            let sampler = try TripletSampler(
+                triplets, split: split, tripletsPerSlot: batch.triplets, seed: seed,
+                name: settings.data.triplets ?? GivenTriplets.fileName)
+            samplers = [(updatesBefore: 0, sampler: sampler)]
+        } else if batch.images > 0 {
             let sampler = try ImageSampler(
                 catalogue: dataSet.catalogue, imagesPerSlot: batch.images, validationShare: share,
                 seed: seed)
@@ -34,7 +50,6 @@ public struct TrainingPlan: Sendable {
                 return (updatesBefore: phase.updatesBefore, sampler: sampler)
             }
         }
-        split = try ImageSplit(dataSet.catalogue, validationShare: share, seed: seed)
         schedule = LearningRateSchedule(settings)
         rule = OptimizerConfiguration(settings.optimizer).rule
         slotCount = settings.batch.miniBatchesPerStep
@@ -61,14 +76,17 @@ public struct TrainingPlan: Sendable {
 
     /// A line on images that are held out, and one on identities that repeat images.
     public var notices: [String] {
-        [split.notice, samplers.lazy.compactMap(\.sampler.repeatedNotice).first].compactMap(\.self)
+        [
+            split.notice, rounds?.repeatedNotice,
+            samplers.lazy.compactMap(\.sampler.repeatedNotice).first,
+        ].compactMap(\.self)
     }
 }
 
 extension TrainingPlan: StepSource {
     /// Rows of the catalogue and labels of every slot; the first step is 1.
     public func samples(step: Int) -> WireStepSamples {
-        let sampler = samplers.last { $0.updatesBefore < step }!.sampler
+        let sampler = rounds ?? samplers.last { $0.updatesBefore < step }!.sampler
         var message = WireStepSamples()
         message.step = UInt64(step)
         message.slots = (0..<slotCount).map { slot in

@@ -88,7 +88,8 @@ public struct EvaluationSetup: Sendable {
             "loss/" + (usesAverage ? "average/" : "") + classifier.name.rawValue
         }
         return CheckpointScorer(
-            sets: sets, numericsClass: try numericsClass(), datasetDigest: datasetDigest,
+            sets: sets, numericsClass: try settings.embeddingClass(device),
+            datasetDigest: datasetDigest,
             decodeThreads: decodeThreads, prepareThread: { try Engine.setIntraOpThreads(1) },
             makeEmbedding: { checkpoint in
                 NetworkEmbedding(
@@ -125,23 +126,6 @@ public struct EvaluationSetup: Sendable {
         if device.kind != .cpu { return max(1, settings.data.decodeThreads / count) }
         let spare = ProcessInfo.processInfo.activeProcessorCount - max(3, count)
         return max(0, min(settings.data.decodeThreads, spare) / count)
-    }
-
-    /// Everything besides the weights and the images that may change an embedding's bits.
-    private func numericsClass() throws -> String {
-        let model = device.kind == .cpu ? try Engine.cpuCapability() : try device.model()
-        let input = settings.input
-        let probe = try NumericsProbe.digest(
-            embedding: try settings.networkConfiguration, input: settings.evaluationInput,
-            device: device, precision: settings.numerics.precision == .bf16 ? .bf16 : .fp32)
-        // Words that are added later keep the others as they are: a run of before then goes on.
-        return [
-            "evaluation 1", "\(device.kind)", model, "libtorch \(try Engine.version())",
-            "threads 1", "model \(try device.modelWord())", "libjpeg-turbo \(JPEG.libraryVersion)",
-            "openblas \(OpenBLAS.version)", "probe \(probe.hex)",
-            "batch \(settings.evaluation.batchSize)x3x\(input.height)x\(input.width)",
-            settings.numerics.precision.rawValue, "channels_last",
-        ].joined(separator: "; ")
     }
 }
 
@@ -208,5 +192,23 @@ extension Settings {
             }
         return InputConfiguration(
             height: input.height, width: input.width, normalisation: normalisation)
+    }
+}
+
+extension Settings {
+    /// Everything besides the weights and the images that may change an embedding's bits.
+    func embeddingClass(_ device: Device) throws -> String {
+        let model = device.kind == .cpu ? try Engine.cpuCapability() : try device.model()
+        let probe = try NumericsProbe.digest(
+            embedding: try networkConfiguration, input: evaluationInput,
+            device: device, precision: numerics.precision == .bf16 ? .bf16 : .fp32)
+        // Words that are added later keep the others as they are: a run of before then goes on.
+        return [
+            "evaluation 1", "\(device.kind)", model, "libtorch \(try Engine.version())",
+            "threads 1", "model \(try device.modelWord())", "libjpeg-turbo \(JPEG.libraryVersion)",
+            "openblas \(OpenBLAS.version)", "probe \(probe.hex)",
+            "batch \(evaluation.batchSize)x3x\(input.height)x\(input.width)",
+            numerics.precision.rawValue, "channels_last",
+        ].joined(separator: "; ")
     }
 }

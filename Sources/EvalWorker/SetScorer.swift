@@ -46,8 +46,8 @@ public final class StopRequest: Sendable {
     /// Whether to stop.
     public var isStopped: Bool { flag.load(ordering: .relaxed) }
 
-    func check() throws(EvalWorkerError) {
-        if isStopped { throw EvalWorkerError(.stopped, "stopped before the set was scored") }
+    func check(_ end: String = "the set was scored") throws(EvalWorkerError) {
+        if isStopped { throw EvalWorkerError(.stopped, "stopped before \(end)") }
     }
 }
 

@@ -89,13 +89,14 @@ struct ClassPass {
             [(rows, rowSlopes.mul_(1 / divisor)), (classes, classSlopes.mul_(1 / divisor))])
     }
 
-    private static func exact(_ tensor: Tensor) throws(TensorError) -> Tensor {
+    /// A copy in float64, on the CPU.
+    static func exact(_ tensor: Tensor) throws(TensorError) -> Tensor {
         try tensor.detach().to(device: .cpu, dtype: .float64).contiguous()
     }
 
     /// A value whose gradient is given; the product with the gradient is taken in float64, where it
     /// does not overflow.
-    private static func result(
+    static func result(
         _ value: Double, _ tally: LossTally, _ slopes: [(source: Tensor, slope: Tensor)]
     ) throws(TensorError) -> LossResult {
         var product = try Tensor.zeros([], dtype: .float64)

@@ -57,6 +57,9 @@ struct LossPart: Sendable {
             case .rows: try unitRows(given)
             case .columns: try unitRows(given.transpose()).transpose().contiguous()
             }
+        if configuration.name.isOfTriplets {
+            return try GivenTriplets(configuration: configuration).result(rows)
+        }
         guard configuration.name.hasClasses else { return try result(rows, labels, draws) }
         guard let classes else {
             preconditionFailure("\(configuration.name.rawValue) without vectors of identities")
@@ -145,8 +148,9 @@ struct LossPart: Sendable {
         case .supervisedContrastive:
             return try over(SupervisedContrastiveLoss(temperature: configuration.temperature))
         case .ntXent: return try over(NTXentLoss(temperature: configuration.temperature))
-        case .softmax, .normalizedSoftmax, .arcface, .cosface, .proxyAnchor, .center:
-            preconditionFailure("\(configuration.name.rawValue) compares rows with identities")
+        case .triplet, .dotTriplet, .softmax, .normalizedSoftmax, .arcface, .cosface,
+            .proxyAnchor, .center:
+            preconditionFailure("\(configuration.name.rawValue) compares no pairs of rows")
         }
     }
 }

@@ -11,7 +11,7 @@ public struct LossResult: Sendable {
     public let fractionPositive: Double
     /// Terms above `active_threshold`: those that still pull.
     public let activeCount: Int
-    /// Terms that count: triplets (batch_all), positive pairs (semi-hard, lifted, nt_xent), identities
+    /// Terms that count: triplets (batch_all, triplet), positive pairs (semi-hard, lifted, nt_xent), identities
     /// (proxy_anchor), else rows.
     public let validCount: Int
     /// Of a sum, each loss's own value before its weight; empty for one loss.
@@ -105,6 +105,25 @@ public struct MetricLoss: Sendable {
             rowLosses: LossResult.rowLosses(of: results, weights: weights))
     }
 
+    private static func checkTriplets(
+        _ labels: [Int], _ name: LossName
+    ) throws(MetricLearningError) {
+        guard labels.count % 3 == 0 else {
+            throw MetricLearningError(
+                .shapeMismatch,
+                "there are \(labels.count) rows, but \(name.rawValue) takes them in threes: anchor, "
+                    + "positive, negative; set batch.triplets")
+        }
+        for first in stride(from: 0, to: labels.count, by: 3)
+        where labels[first] != labels[first + 1] || labels[first] == labels[first + 2] {
+            throw MetricLearningError(
+                .shapeMismatch,
+                "rows \(first) to \(first + 2) show identities \(labels[first]), "
+                    + "\(labels[first + 1]) and \(labels[first + 2]), but \(name.rawValue) takes "
+                    + "anchor, positive and negative; set batch.triplets")
+        }
+    }
+
     private func check(
         _ embeddings: Tensor, _ labels: [Int], _ classes: [Tensor]
     ) throws(MetricLearningError) {
@@ -113,6 +132,9 @@ public struct MetricLoss: Sendable {
                 .shapeMismatch,
                 "embeddings are \(embeddings.shape) and there are \(labels.count) labels; "
                     + "one label a row is needed")
+        }
+        if let name = parts.map(\.configuration.name).first(where: \.isOfTriplets) {
+            try Self.checkTriplets(labels, name)
         }
         let names = parts.map(\.configuration.name).filter(\.hasClasses)
         guard classes.count == names.count else {

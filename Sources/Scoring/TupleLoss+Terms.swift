@@ -16,6 +16,10 @@ extension TupleLoss {
             switch configuration.name {
             case .batchAll:
                 for p in anchor.near { for n in anchor.far { terms.add(term(p - n)) } }
+            case .triplet, .dotTriplet:
+                for p in anchor.near {
+                    for n in anchor.far { terms.add(term(p - n) + lack(of: 1 - p)) }
+                }
             case .batchHard:
                 let far = anchor.far.min()
                 terms.add(far.map { term((anchor.near.max() ?? 0) - $0) } ?? 0)
@@ -71,6 +75,14 @@ extension TupleLoss {
         case .soft: softplus(difference)
         case .none: difference
         }
+    }
+
+    /// What the similarity of a positive pair lacks of dot_triplet's threshold.
+    private func lack(of similarity: Double) -> Double {
+        guard configuration.name == .dotTriplet, configuration.positiveThreshold > -1 else {
+            return 0
+        }
+        return max(configuration.positiveThreshold - similarity, 0)
     }
 
     /// log(1 + e^x) without overflow.

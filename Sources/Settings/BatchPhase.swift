@@ -42,3 +42,24 @@ public struct BatchPhase: Hashable, Sendable {
         return [BatchPhase(batch)] + later
     }
 }
+
+extension Settings.Batch {
+    /// Images of the largest slot of any phase.
+    public var imagesOfLargestSlot: Int {
+        get throws(SettingsError) {
+            guard !isOfTriplets, images == 0 else { return imagesPerSlot }
+            return try BatchPhase.all(of: self).reduce(0) {
+                max($0, $1.identities * $1.imagesPerIdentity)
+            }
+        }
+    }
+
+    /// What is set of P x K slots, which something else is to take the place of.
+    var namesOfShape: [String] {
+        let published = Settings.Batch()
+        return (identities == published.identities ? [] : ["batch.identities"])
+            + (imagesPerIdentity == published.imagesPerIdentity
+                ? [] : ["batch.images_per_identity"])
+            + (phases == nil ? [] : ["batch.phases"])
+    }
+}

@@ -21,6 +21,8 @@ extension LossName {
             ["multi_similarity_alpha", "multi_similarity_beta", "multi_similarity_base"]
         case .circle: ["margin", "circle_gamma"]
         case .supervisedContrastive, .ntXent: ["temperature"]
+        case .triplet: ["margin"]
+        case .dotTriplet: ["margin", "positive_threshold"]
         case .softmax, .normalizedSoftmax: ["temperature", "label_smoothing"]
         case .arcface, .cosface: ["margin", "scale", "label_smoothing"]
         case .proxyAnchor: ["margin", "proxy_anchor_alpha"]
@@ -34,6 +36,7 @@ extension LossName {
 
     /// What pairs of images, and what identities' vectors read in common.
     private var sharedByKind: Set<String> {
+        if isOfTriplets { return ["reducer"] }
         guard hasClasses else { return ["miner", "miner_epsilon", "reducer"] }
         let both: Set = ["class_rate_factor", "class_decay_factor"]
         return self == .proxyAnchor ? both : both.union(["reducer"])
@@ -113,7 +116,7 @@ extension Settings {
                 "loss.margin is \(margin), but arcface adds it to an angle, in radians; set less than "
                     + "3.14, such as loss.margin=0.5")
         }
-        if !name.hasClasses { try checkBatch() }
+        if !name.hasClasses, !batch.isOfTriplets { try checkBatch() }
     }
 
     /// Checks that a mini-batch has pairs for a loss that compares them.

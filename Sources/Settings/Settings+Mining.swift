@@ -21,16 +21,14 @@ extension Settings {
                     + "embeddings may differ from trainer to trainer; set numerics.mode=bitwise or "
                     + "mining.scope=slot")
         }
-        for phase in try BatchPhase.all(of: batch) {
-            let images = phase.identities * phase.imagesPerIdentity
-            let bytes = images * network.embeddingDim * 4
-            guard bytes <= Self.slotEmbeddingBytesMax else {
-                throw SettingsError(
-                    .conflict,
-                    "mining.scope is step, but a slot of \(images) images has \(bytes) bytes of "
-                        + "embeddings, more than \(Self.slotEmbeddingBytesMax); make slots smaller "
-                        + "and raise batch.mini_batches_per_step")
-            }
+        let images = try batch.imagesOfLargestSlot
+        let bytes = images * network.embeddingDim * 4
+        guard bytes <= Self.slotEmbeddingBytesMax else {
+            throw SettingsError(
+                .conflict,
+                "mining.scope is step, but a slot of \(images) images has \(bytes) bytes of "
+                    + "embeddings, more than \(Self.slotEmbeddingBytesMax); make slots smaller "
+                    + "and raise batch.mini_batches_per_step")
         }
     }
 }

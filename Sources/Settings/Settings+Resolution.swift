@@ -42,6 +42,7 @@ extension Settings {
         }
         // What the weights are counts, not the name of the file that they came from.
         if network.weightsDigest != nil { fixed["network.weights"] = .null }
+        if data.tripletsDigest != nil { fixed["data.triplets"] = nil }
         return XXH64.digest(JSONValue.nested(fixed).canonicalText)
     }
 
@@ -203,6 +204,7 @@ extension Settings {
             }
         }
         try checkLoss()
+        try checkTriplets()
         try checkImages()
         try checkMining()
         try checkOptimizer()

@@ -40,13 +40,8 @@ extension Settings {
 
     /// Checks what draws training images one by one, and what scores them.
     func checkImages() throws(SettingsError) {
-        let published = Batch()
         if batch.images > 0 {
-            let others =
-                (batch.identities == published.identities ? [] : ["batch.identities"])
-                + (batch.imagesPerIdentity == published.imagesPerIdentity
-                    ? [] : ["batch.images_per_identity"])
-                + (batch.phases == nil ? [] : ["batch.phases"])
+            let others = batch.namesOfShape
             guard others.isEmpty else {
                 throw refusal(
                     "batch.images is \(batch.images), which draws images one by one, but "

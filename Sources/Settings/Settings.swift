@@ -216,12 +216,54 @@ extension Settings {
         case twice
     }
 
+    /// How triplets are mined offline, once in a while.
+    public enum OfflineMining: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Not at all.
+        case none
+        /// Images with random others.
+        case random
+        /// Negatives by the centroids of identities.
+        case hardCentroid = "hard_centroid"
+        /// Positives and negatives by similarity in a pool of images.
+        case hardSimilarity = "hard_similarity"
+
+        /// Whether a checkpoint embeds images for it.
+        public var needsCheckpoint: Bool { self == .hardCentroid || self == .hardSimilarity }
+    }
+
     /// What is mined over what.
     public struct Mining: Codable, Hashable, Sendable {
         /// slot: a slot's result then depends on nothing but the slot.
         public var scope = MiningScope.slot
         /// once: no slot is computed twice; a trainer holds the graphs of all its slots.
         public var forward = MiningForward.once
+        /// none: most losses mine in the mini-batch.
+        public var offline = OfflineMining.none
+        /// Steps between rounds of offline mining.
+        ///
+        /// 0: has to be given; the human re-identification system had 16.
+        public var everySteps = 0
+        /// Anchors of a round, at most; 0: as many as its steps take.
+        ///
+        /// 0: every triplet is trained on once.
+        public var anchors = 0
+        /// Images that a negative is chosen from.
+        ///
+        /// 1024, as the whale system had it.
+        public var negatives = 1_024
+        /// Images that are embedded.
+        ///
+        /// 5000, as the human re-identification system had it.
+        public var pool = 5_000
+        /// What decides how many positives and negatives are chosen from.
+        ///
+        /// 25, as the same.
+        public var samples = 25
+
+        enum CodingKeys: String, CodingKey {
+            case scope, forward, offline, anchors, negatives, pool, samples
+            case everySteps = "every_steps"
+        }
     }
 
     /// The shape of a step.
@@ -243,18 +285,27 @@ extension Settings {
         ///
         /// 0: most losses compare images of one identity.
         public var images = 0
+        /// Given triplets of a slot; 0 draws P identities with K images each.
+        ///
+        /// 0: most losses mine triplets themselves.
+        public var triplets = 0
         /// Other P and K from some step on, as `5000:9x8,10000:18x4`.
         ///
         /// None: all earlier systems keep theirs.
         public var phases: String?
 
+        /// Whether slots are made of triplets that are given.
+        public var isOfTriplets: Bool { triplets > 0 }
         /// Images in one slot.
-        public var imagesPerSlot: Int { images > 0 ? images : identities * imagesPerIdentity }
+        public var imagesPerSlot: Int {
+            if isOfTriplets { return 3 * triplets }
+            return images > 0 ? images : identities * imagesPerIdentity
+        }
         /// Images in one step.
         public var imagesPerStep: Int { imagesPerSlot * miniBatchesPerStep }
 
         enum CodingKeys: String, CodingKey {
-            case identities, images, phases
+            case identities, images, triplets, phases
             case imagesPerIdentity = "images_per_identity"
             case miniBatchesPerStep = "mini_batches_per_step"
         }
@@ -577,13 +628,20 @@ extension Settings {
         ///
         /// 0: data sets have a split of their own; the earlier system that classified held out 0.1.
         public var validationShare = 0.0
+        /// CSV file of triplets to train on; nil: none.
+        public var triplets: String?
+        /// Digest of that file, in hexadecimal; a run that starts writes it down.
+        ///
+        /// The run is a function of this and not of the file's name.
+        public var tripletsDigest: String?
         /// Threads that decode ahead of need, a trainer.
         ///
         /// 2: enough for one GPU's small pictures.
         public var decodeThreads = 2
 
         enum CodingKeys: String, CodingKey {
-            case root, catalogue
+            case root, catalogue, triplets
+            case tripletsDigest = "triplets_digest"
             case validationShare = "validation_share"
             case decodeThreads = "decode_threads"
         }

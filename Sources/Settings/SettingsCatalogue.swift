@@ -146,6 +146,9 @@ public enum SettingsCatalogue {
             "loss.hap2s_compatibility", .flag, isNewer: true,
             "Add 1e-6 to HAP2S's denominators and cap its weights, as earlier systems did."),
         entry(
+            "loss.positive_threshold", .number(-1...1), unit: "similarity", isNewer: true,
+            "dot_triplet: least wanted similarity of anchor and positive; -1: none."),
+        entry(
             "loss.temperature", .number(positive), isNewer: true,
             "Contrastive losses and softmax: divisor of similarities."),
         entry(
@@ -186,6 +189,25 @@ public enum SettingsCatalogue {
             "mining.forward", names(Settings.MiningForward.self), isNewer: true,
             "Of a step's slots: once keeps their graphs for the backward pass, twice makes them again."
         ),
+        entry(
+            "mining.offline", names(Settings.OfflineMining.self), isNewer: true,
+            "Mine the triplets of the next steps from a checkpoint, and how."),
+        entry(
+            "mining.every_steps", .integer(0...1_000_000_000), unit: "steps", isNewer: true,
+            "Steps between rounds of offline mining."),
+        entry(
+            "mining.anchors", .integer(0...100_000_000), unit: "images", isNewer: true,
+            "Anchors of a round, at most; 0: as many as its steps take."),
+        entry(
+            "mining.negatives", .integer(1...100_000_000), unit: "images", isNewer: true,
+            "hard_centroid: images that a negative is chosen from."),
+        entry(
+            "mining.pool", .integer(3...100_000_000), unit: "images", isNewer: true,
+            "hard_similarity: images that are embedded."),
+        entry(
+            "mining.samples", .integer(1...1_000_000), isNewer: true,
+            "hard_similarity: decides how many are chosen from; 25 gives up to 5 positives and 5 negatives."
+        ),
     ]
 
     private static let sets = Settings.Evaluation.tupleSets + Settings.Evaluation.imageSets
@@ -201,6 +223,9 @@ public enum SettingsCatalogue {
         entry(
             "batch.images", .integer(0...65_536), unit: "images", isNewer: true,
             "Images a slot drawn one by one, in place of P x K; 0: P x K."),
+        entry(
+            "batch.triplets", .integer(0...21_845), unit: "triplets", isNewer: true,
+            "Given triplets a slot, in place of P x K; 0: P x K."),
         entry(
             "batch.mini_batches_per_step", .integer(1...4096), unit: "slots",
             "G, slots a step; trainers share them."),
@@ -377,6 +402,12 @@ public enum SettingsCatalogue {
         entry(
             "data.validation_share", .number(0...0.9), unit: "share", isNewer: true,
             "Share of each identity's training images that is held out of training, to be scored."),
+        entry(
+            "data.triplets", .optionalText, isNewer: true,
+            "CSV file of anchor,positive,negative to train on; null: none."),
+        entry(
+            "data.triplets_digest", .optionalText, isNewer: true,
+            "Digest of that file; the run writes it down, another one is refused."),
         entry(
             "data.decode_threads", .integer(1...256), unit: "threads", change: .free,
             "Threads of a trainer that decode ahead of need."),

@@ -136,7 +136,10 @@ public struct SettingsRecord: Sendable, Equatable {
                 key: key, stored: old, given: new,
                 isAllowed: isAllowed(key, old, new)
                     // What is decided depends on which checkpoints there are.
-                    && !(key == "checkpoint.every_steps" && settings.schedule.goesByScores))
+                    && !(key == "checkpoint.every_steps"
+                        && (settings.schedule.goesByScores
+                            || settings.mining.offline.needsCheckpoint))
+            )
         }
     }
 

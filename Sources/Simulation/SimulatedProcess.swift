@@ -164,6 +164,8 @@ final class WorkerProcess {
 
 /// A coordinator with the ledger's term that it began.
 final class CoordinatorProcess {
+    /// Rounds of mining that it knows of.
+    var rounds: Set<Int> = []
     let index: Int
     let term: UInt64
     var machine: CoordinatorStateMachine

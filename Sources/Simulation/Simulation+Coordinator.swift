@@ -58,6 +58,7 @@ extension Simulation {
             guard !disk.isFullForLedger else { return }
             push(
                 .checkpointVanishes(process.index, file: checkpoint.file), after: draw(10, 2000))
+        case .mine(let step, let checkpoint): mine(step, checkpoint, process)
         case .dropRecoverySnapshots(let step): disk.dropRecoverySnapshots(before: step)
         case .readTerm(let name):
             perform(
@@ -133,6 +134,10 @@ extension Simulation {
         case .checkpointAppears(_, let file): store(file, process)
         case .checkpointListed(_, let file): list(file, process)
         case .checkpointVanishes(_, let file): disk.vanish(file)
+        case .roundMined(_, let step):
+            minedRounds.insert(step)
+            process.rounds.insert(step)
+            perform(process.machine.roundMined(step: step, now: time(of: process)), by: process)
         default: break
         }
     }
@@ -184,6 +189,19 @@ extension Simulation {
         note("a bit that flipped at the last member cannot be noticed: the run is left")
         isOver = true
         return true
+    }
+
+    /// S13: triplets are mined from the state of the undisturbed run, or are there already.
+    private func mine(
+        _ step: Int, _ checkpoint: DurableCheckpoint?, _ process: CoordinatorProcess
+    ) {
+        if let checkpoint, checkpoint.digest != reference.states[step] {
+            fail("S13", "the triplets of step \(step) are mined from another state")
+        }
+        if checkpoint == nil, !minedRounds.contains(step) {
+            fail("S13", "the triplets of step \(step) are wanted, and there is no checkpoint")
+        }
+        push(.roundMined(process.index, step: step), after: draw(10, 3000) * Self.millisecond)
     }
 
     // MARK: Checkpoints

@@ -46,6 +46,7 @@ extension Simulation {
         let key = (plan.term, plan.generation, plan.step)
         guard key != lastPlan else { return }
         lastPlan = key
+        checkRounds(plan, process)
         for member in plan.members where process.term == ledger.term {
             if quarantined.contains(member.worker) {
                 fail("S11", "\(member.worker), quarantined, is a member in step \(plan.step)")
@@ -81,6 +82,15 @@ extension Simulation {
                         + "\(lease.worker) as attempt \(lease.attempt)")
             }
             leasesOf.holders[key] = lease.worker
+        }
+    }
+
+    /// S13: nothing is said of what a step trains on before its triplets are there.
+    private func checkRounds(_ plan: WirePlan, _ process: CoordinatorProcess) {
+        guard let mining = configuration.mining else { return }
+        for step in [Int(plan.step)] + plan.samples.map({ Int($0.step) })
+        where !process.rounds.contains(mining.round(of: step)) {
+            fail("S13", "step \(step) is planned before its triplets are mined")
         }
     }
 

@@ -41,6 +41,7 @@ public final class Simulation {
         case checkpointAppears(Int, SimulatedDisk.File)
         case checkpointListed(Int, SimulatedDisk.File)
         case checkpointVanishes(Int, file: String)
+        case roundMined(Int, step: Int)
         case scored(Int, WireEvaluationGrant, set: String)
         case scoringEnded(Int)
         case startCoordinator
@@ -80,6 +81,8 @@ public final class Simulation {
     var coordinators: [CoordinatorProcess] = []
     var ledger = SimulatedLedger()
     var disk = SimulatedDisk()
+    /// Rounds of mining whose triplets are on disk.
+    var minedRounds: Set<Int> = []
     var violation: Violation?
     var isOver = false
     var linkCount = 0
@@ -319,7 +322,8 @@ public final class Simulation {
                     evaluationTimeout: .seconds(30),
                     expectedTrainers: ledger.term == 1 ? configuration.trainers : 1,
                     startPatience: .seconds(2), recoveryInterval: .seconds(3),
-                    retention: configuration.retention, audit: configuration.audit,
+                    retention: configuration.retention, mining: configuration.mining,
+                    audit: configuration.audit,
                     minesStep: configuration.minesStep, lineupVersion: "test"),
                 source: SimulatedSource(slots: configuration.slots), recovery: recovery))
         note("coordinator \(process.index) begins term \(term) after step \(count)")
@@ -551,7 +555,8 @@ public final class Simulation {
             take(packet, from: from, at: worker)
         case .ledgerWrite(let index, _), .ledgerWritten(let index, _), .compared(let index, _),
             .bulk(let index, _, _, _), .checkpointAppears(let index, _),
-            .checkpointListed(let index, _), .checkpointVanishes(let index, _):
+            .checkpointListed(let index, _), .checkpointVanishes(let index, _),
+            .roundMined(let index, _):
             guard let process = running(index, event) else { return }
             if let occurrence = event.crash, armed.remove(occurrence) != nil {
                 occurrences[occurrence, default: 0] += 1

@@ -100,6 +100,8 @@ public struct SimulationConfiguration: Sendable {
     public var auditFraction: Double
     /// Whether steps mine over all of their slots, and so have two phases.
     public var minesStep: Bool
+    /// Steps between rounds of mining, a multiple of ``checkpointEvery``; 0 mines none.
+    public var miningEvery: Int
     /// What a trainer takes for a slot, drawn for each; every slot takes 0.8 to 1.3 times as long.
     public var slotMilliseconds: ClosedRange<Int>
     /// Which checkpoints stay on disk; drawn from the seed where it is not given.
@@ -113,7 +115,7 @@ public struct SimulationConfiguration: Sendable {
     public init(
         seed: UInt64, trainers: Int, evaluators: Int = 1, slots: Int? = nil, steps: Int,
         blocks: Int = 3, checkpointEvery: Int = 10, auditFraction: Double = 0,
-        minesStep: Bool = false, slotMilliseconds: ClosedRange<Int> = 20...79,
+        minesStep: Bool = false, miningEvery: Int = 0, slotMilliseconds: ClosedRange<Int> = 20...79,
         faults: Set<Fault> = Set(Fault.allCases),
         isTraced: Bool = false
     ) {
@@ -126,6 +128,7 @@ public struct SimulationConfiguration: Sendable {
         self.checkpointEvery = checkpointEvery
         self.auditFraction = auditFraction
         self.minesStep = minesStep
+        self.miningEvery = miningEvery
         self.slotMilliseconds = slotMilliseconds
         retention = CheckpointRetention(
             last: 1 + Int(seed % 3), everySteps: seed % 2 == 0 ? 0 : 4 * checkpointEvery,
@@ -139,6 +142,10 @@ public struct SimulationConfiguration: Sendable {
 }
 
 extension SimulationConfiguration {
+    var mining: MiningRounds? {
+        miningEvery > 0 ? MiningRounds(everySteps: miningEvery, needsCheckpoint: true) : nil
+    }
+
     var audit: Audit { Audit(seed: seed, fraction: auditFraction) }
 
     /// The share that a seed draws where none is asked for: none for half of the seeds.
@@ -152,7 +159,7 @@ extension SimulationConfiguration {
 
 /// A promise that was broken.
 public struct Violation: Error, Sendable, CustomStringConvertible {
-    /// Name in the list of invariants: `S1` to `S12`, `L1` to `L3`.
+    /// Name in the list of invariants: `S1` to `S13`, `L1` to `L3`.
     public let invariant: String
     /// What was seen.
     public let text: String

@@ -29,8 +29,8 @@ enum NumericsClass {
             "threads=\(settings.numerics.threadsPerSlot)",
             "precision=\(settings.numerics.precision.rawValue)", "format=channels_last",
             "batch="
-                + (settings.batch.images > 0
-                    ? "\(settings.batch.images)"
+                + (settings.batch.images > 0 || settings.batch.isOfTriplets
+                    ? "\(settings.batch.imagesPerSlot)"
                     : "\(settings.batch.identities)x\(settings.batch.imagesPerIdentity)")
                 + (settings.batch.phases.map { ",\($0)" } ?? ""),
             "input=\(settings.input.height)x\(settings.input.width)", "adam=fused",

@@ -39,10 +39,9 @@ extension TrainerShell {
 
     /// Most numbers of a slot's embeddings; 0 where they stay in the slot.
     static func embeddingCount(_ settings: Settings) -> Int {
-        guard settings.mining.scope == .step, let phases = try? BatchPhase.all(of: settings.batch)
+        guard settings.mining.scope == .step, let images = try? settings.batch.imagesOfLargestSlot
         else { return 0 }
-        return phases.reduce(0) { max($0, $1.identities * $1.imagesPerIdentity) }
-            * settings.network.embeddingDim
+        return images * settings.network.embeddingDim
     }
 
     func embed(step: Int, slots: [Int], samples: WireStepSamples, epoch: Int) {

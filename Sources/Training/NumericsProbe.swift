@@ -26,7 +26,9 @@ public enum NumericsProbe {
         imagesPerIdentity: Int
     ) throws -> UInt64 {
         let images = max(1, min(imagesPerIdentity, imagesMax))
-        let labels = (0..<identities * images).map { $0 / images }
+        let isOfTriplets = configuration.loss.parts.contains { $0.name.isOfTriplets }
+        let labels =
+            isOfTriplets ? [0, 0, 1, 1, 1, 0] : (0..<identities * images).map { $0 / images }
         let numbers = ProbeNumbers()
         let state = try TrainingState.filled(configuration) { parameter, index, values in
             numbers.fill(values, shape: parameter.shape, index: index)

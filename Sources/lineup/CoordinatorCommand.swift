@@ -74,6 +74,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
                 settings: folder.settings, device: .cpu,
                 classCount: dataSet.trainingIdentityCount
             ).layout()
+            _ = try folder.plan(of: dataSet)
             try folder.prepare()
             let shell = try CoordinatorShell(folder: folder, dataSet: dataSet, options: options)
             let signals = DrainSignals(drain: shell.drain)

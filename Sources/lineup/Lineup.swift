@@ -38,7 +38,9 @@ struct Lineup: AsyncParsableCommand {
                 ]),
             CommandGroup(
                 name: "Data",
-                subcommands: [DatasetCommand.self, CropCommand.self, CurateCommand.self]),
+                subcommands: [
+                    DatasetCommand.self, CropCommand.self, CurateCommand.self, MineCommand.self,
+                ]),
             CommandGroup(
                 name: "This machine",
                 subcommands: [

@@ -51,7 +51,7 @@ struct ClusterOptions: ParsableArguments {
             ) { say("setting \($0)") }
             // What is wrong with the data is said here, before anything is written or started.
             let dataSet = try folder.dataSet()
-            _ = try TrainingPlan(settings: folder.settings, dataSet: dataSet)
+            _ = try folder.plan(of: dataSet)
             _ = try TrainingConfiguration(
                 settings: folder.settings, device: .cpu,
                 classCount: dataSet.trainingIdentityCount

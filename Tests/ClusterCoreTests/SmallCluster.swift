@@ -25,6 +25,10 @@ struct SmallCluster {
     /// What was last planned, by worker.
     private(set) var plans: [String: WirePlan] = [:]
     private(set) var commits: [StepRecord] = []
+    /// Rounds of mining that were asked for, with the file that they are mined from.
+    private(set) var mined: [(step: Int, file: String?)] = []
+    /// Checkpoints that were asked for without a plan: their steps.
+    private(set) var wanted: [Int] = []
     /// Steps that were to be compared with the ledger.
     private(set) var comparisons: [StepRecord] = []
     /// How the run ended.
@@ -44,6 +48,7 @@ struct SmallCluster {
     init(
         _ workers: [String], slots: Int = 3, audit: Audit = .none, minesStep: Bool = false,
         collapse: CollapseDetector? = nil, decisions: DecisionRule? = nil,
+        mining: MiningRounds? = nil, checkpointEverySteps: Int = 0,
         classes: [String: String] = [:], isBitwise: Bool = true,
         recovery: CoordinatorRecovery = CoordinatorRecovery(
             term: 1, committedStep: 0, committedHistory: 0, checkpoints: [], scored: [:])
@@ -52,11 +57,13 @@ struct SmallCluster {
         if !recovery.liveTrainers.isEmpty { step = recovery.committedStep + 1 }
         machine = CoordinatorStateMachine(
             configuration: CoordinatorConfiguration(
-                run: 1, datasetDigest: 5, slotCount: slots, totalSteps: 99, checkpointEverySteps: 0,
+                run: 1, datasetDigest: 5, slotCount: slots, totalSteps: 99,
+                checkpointEverySteps: checkpointEverySteps,
                 checkpointMaxLagSteps: 500,
                 evaluationSets: decisions.map { [$0.ranking.set] } ?? [],
                 evaluationTimeout: .seconds(1), expectedTrainers: workers.count,
-                recoveryInterval: nil, decisions: decisions, audit: audit, collapse: collapse,
+                recoveryInterval: nil, decisions: decisions, mining: mining, audit: audit,
+                collapse: collapse,
                 minesStep: minesStep, isBitwise: isBitwise, lineupVersion: "test"),
             source: Source(slots: slots), recovery: recovery)
         for worker in workers {
@@ -71,18 +78,20 @@ struct SmallCluster {
             }
             hear(.hello(hello), from: worker)
         }
-        var loads: [String: UInt64] = [:]
+        var loads: [String: WireLoadState] = [:]
         for worker in workers {
             var prepared = WirePrepared()
             prepared.datasetDigest = 5
             prepared.numerics.description_p = classes[worker] ?? "class"
             for action in hear(.prepared(prepared), from: worker) {
-                if case .send(.loadState(let load), let to) = action { loads[to] = load.number }
+                if case .send(.loadState(let load), let to) = action { loads[to] = load }
             }
         }
         for worker in workers {
             var loaded = WireStateLoaded()
-            loaded.number = loads[worker] ?? 0
+            loaded.number = loads[worker]?.number ?? 0
+            loaded.step = loads[worker]?.step ?? 0
+            loaded.digest = loads[worker]?.digest ?? 0
             hear(.stateLoaded(loaded), from: worker)
         }
     }
@@ -93,6 +102,9 @@ struct SmallCluster {
             switch action {
             case .send(.plan(let plan), let worker): plans[worker] = plan
             case .commit(let record): commits.append(record)
+            case .mine(let step, let checkpoint): mined.append((step, checkpoint?.file))
+            case .send(.sendCheckpoint(let message), _) where !message.digestOnly:
+                wanted.append(Int(message.step))
             case .compareRedone(let record): comparisons.append(record)
             case .finish(let outcome): self.outcome = outcome
             case .event(let kind, _, let text): events[kind, default: []].append(text)

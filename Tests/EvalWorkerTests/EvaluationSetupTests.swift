@@ -13,13 +13,14 @@ import Testing
 import Training
 
 /// A run on a data set of a dozen one-coloured pictures, with a step-0 checkpoint.
-private final class TinyRun {
+final class TinyRun {
     let run: TestRun
     var root: String { run.path + "/data" }
     var settings = Settings.defaults(backbone: .basic)
     let datasetDigest: UInt64
 
-    init() throws {
+    /// - Parameter split: of all pictures.
+    init(split: String = "val") throws {
         run = try TestRun()
         let root = run.path + "/data"
         try FileManager.default.createDirectory(
@@ -32,7 +33,7 @@ private final class TinyRun {
             try Data(bytes).write(to: URL(filePath: "\(root)/\(index).jpg"))
             let fingerprint = ImageFingerprint(of: bytes)
             return Sample(
-                path: "\(index).jpg", identity: "\(index / 2)", split: "val",
+                path: "\(index).jpg", identity: "\(index / 2)", split: split,
                 byteCount: fingerprint.byteCount, digest: fingerprint.digest)
         }
         let catalogue = try Catalogue(root: root, samples: samples)

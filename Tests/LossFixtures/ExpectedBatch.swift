@@ -5,7 +5,7 @@ import Foundation
 ///
 /// `Tests/MetricLearningTests/Fixtures/expected_losses.py` writes every loss another way and asks
 /// pytorch-metric-learning where it has it, `expected_class_losses.py` does so for losses with vectors
-/// of identities. Training's form of a loss and the evaluator's are both held against it.
+/// of identities, `expected_triplet_losses.py` for given triplets. Training's form of a loss and the evaluator's are both held against it.
 public struct ExpectedBatch: Decodable, Sendable, CustomStringConvertible {
     /// One loss over the batch.
     public struct Run: Decodable, Sendable, CustomStringConvertible {
@@ -65,6 +65,9 @@ public struct ExpectedBatch: Decodable, Sendable, CustomStringConvertible {
     public static let ofRows = read("expected_losses.json")
     /// Batches for losses with vectors of identities.
     public static let ofClasses = read("expected_class_losses.json")
+
+    /// Batches of given triplets.
+    public static let ofTriplets = read("expected_triplet_losses.json")
 
     private static func read(_ name: String) -> [ExpectedBatch] {
         let file = URL(filePath: #filePath).deletingLastPathComponent()

@@ -28,7 +28,7 @@ import Testing
 
     /// Value and gradients within 1e-6, relative to the value and to the gradient's largest component;
     /// below 1e-12 over the rows' or vectors' size a gradient is that of rounding.
-    @Test(arguments: ExpectedBatch.ofRows + ExpectedBatch.ofClasses)
+    @Test(arguments: ExpectedBatch.ofRows + ExpectedBatch.ofClasses + ExpectedBatch.ofTriplets)
     func valueAndGradientsAreTheReferences(_ batch: ExpectedBatch) throws {
         for run in batch.runs {
             let what = "\(batch): \(run)"
@@ -50,7 +50,7 @@ import Testing
 
     /// In bfloat16 the rows are exact and the arithmetic is float32's; the gradient comes back in
     /// eight bits, 2^-8 of each component.
-    @Test(arguments: [ExpectedBatch.ofRows, ExpectedBatch.ofClasses])
+    @Test(arguments: [ExpectedBatch.ofRows, ExpectedBatch.ofClasses, ExpectedBatch.ofTriplets])
     func halfPrecisionIsComputedInFloat32(_ batches: [ExpectedBatch]) throws {
         let batch = try #require(batches.first { $0.name == "bf16" })
         for run in batch.runs {
@@ -95,8 +95,8 @@ import Testing
 }
 
 extension LossName {
-    /// Those without vectors of identities.
-    static let comparingRows = allCases.filter { !$0.hasClasses }
+    /// Those that find pairs among rows in any order.
+    static let comparingRows = allCases.filter { !$0.hasClasses && !$0.isOfTriplets }
     /// Those with them.
     static let comparingIdentities = allCases.filter(\.hasClasses)
 }

@@ -22,7 +22,47 @@ import Testing
             #expect(found.fractionPositive == share, what)
             names.insert(run.loss.name)
         }
-        #expect(names == Set(LossName.allCases.filter { !$0.hasClasses && $0 != .batchSample }))
+        #expect(
+            names
+                == Set(
+                    LossName.allCases.filter {
+                        !$0.hasClasses && !$0.isOfTriplets && $0 != .batchSample
+                    }))
+    }
+
+    /// One triplet as a tuple: the anchor's own terms, and those of its positive as anchor.
+    @Test func aTupleCountsItsTripletsFromBothSides() throws {
+        let batch = try #require(ExpectedBatch.ofTriplets.first { $0.name == "one triplet" })
+        let rows = (0..<3).map { row in batch.rows[row * 3..<row * 3 + 3].map { Float($0) } }
+        let exact = rows.map { $0.map(Double.init) }
+        func distance(_ kind: Distance, _ a: Int, _ b: Int) -> Double {
+            let differences = zip(exact[a], exact[b]).map { $0 - $1 }
+            switch kind {
+            case .euclidean: return differences.reduce(0) { $0 + $1 * $1 }.squareRoot()
+            case .sqeuclidean: return differences.reduce(0) { $0 + $1 * $1 }
+            case .cityblock: return differences.reduce(0) { $0 + abs($1) }
+            case .cosine:
+                func product(_ a: Int, _ b: Int) -> Double {
+                    zip(exact[a], exact[b]).reduce(0) { $0 + $1.0 * $1.1 }
+                }
+                return 1 - product(a, b) / (product(a, a) * product(b, b)).squareRoot()
+            }
+        }
+        for run in batch.runs {
+            guard case .number(let margin) = run.loss.margin, run.loss.reducer == .mean else {
+                continue
+            }
+            let near = distance(run.loss.distance, 0, 1)
+            let lack =
+                run.loss.positiveThreshold > -1
+                ? max(0, run.loss.positiveThreshold - (1 - near)) : 0
+            let terms = [0, 1].map {
+                max(0, near - distance(run.loss.distance, $0, 2) + margin) + lack
+            }
+            let expected = (terms[0] + terms[1]) / 2
+            let found = TupleLoss(run.loss).evaluate(rows, labels: [0, 0, 1])
+            #expect(abs(found.loss - expected) <= 1e-12 * (1 + expected), "\(run)")
+        }
     }
 
     @Test func whatTellsTrainedIdentitiesApartIsNotScored() {

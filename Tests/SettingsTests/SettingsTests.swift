@@ -143,6 +143,14 @@ import Testing
         ("network.freeze_steps=5", "nothing is frozen"),
         ("network.weights_digest=0123456789abcdef", "network.weights names no file"),
         ("batch.images=64", "batch_hard compares images of one identity"),
+        ("loss.name=triplet", "triplet takes given triplets, but batch.triplets is 0"),
+        ("loss.plus=dot_triplet", "dot_triplet takes given triplets"),
+        ("batch.triplets=8", "batch.triplets is 8, but data.triplets names no file"),
+        ("data.triplets=t.csv", "data.triplets is t.csv, but batch.triplets is 0"),
+        ("mining.offline=random", "mining.offline is random, but batch.triplets is 0"),
+        ("mining.every_steps=5", "mining.every_steps is set, but mining.offline is none"),
+        ("mining.pool=50", "mining.pool is set, but mining.offline is none"),
+        ("loss.positive_threshold=0.5", "batch_hard does not use it"),
         ("evaluation.sets=val_images", "set data.validation_share, such as 0.1"),
         ("schedule.warmup_steps=25000", "the run has 25000 steps"),
         ("schedule.name=step", "schedule.milestones=15000,20000"),
@@ -150,6 +158,76 @@ import Testing
     ])
     func settingsThatExcludeEachOtherAreRefused(override: String, expected: String) {
         #expect(message(nil, override).contains(expected))
+    }
+
+    @Test func givenTripletsTakeThePlaceOfPK() throws {
+        let given = ["loss.name=triplet", "batch.triplets=8", "data.triplets=t.csv"]
+        let settings = try Settings.resolve(paramsJSON: nil, overrides: given)
+        #expect(settings.loss.margin == .number(0.4) && settings.loss.distance == .sqeuclidean)
+        #expect(settings.batch.imagesPerSlot == 24)
+        #expect(try settings.batch.imagesOfLargestSlot == 24)
+        for (override, expected) in [
+            ("batch.identities=4", "batch.identities is set"),
+            ("batch.images=4", "batch.images is set"),
+            ("batch.phases=5:2x2", "batch.phases is set"),
+            ("data.triplets_digest=12", "expected 16 hexadecimal digits"),
+            ("loss.miner=multi_similarity", "triplet does not use it"),
+            ("loss.positive_threshold=0.5", "triplet does not use it"),
+        ] {
+            let error = #expect(throws: SettingsError.self) {
+                try Settings.resolve(paramsJSON: nil, overrides: given + [override])
+            }
+            #expect(error?.message.contains(expected) == true, "\(String(describing: error))")
+        }
+        // Losses that compare images find pairs among them too.
+        _ = try Settings.resolve(
+            paramsJSON: nil, overrides: Array(given.dropFirst()) + ["loss.name=batch_hard"])
+        let dot = try Settings.resolve(
+            paramsJSON: nil,
+            overrides: given + ["loss.name=dot_triplet", "loss.positive_threshold=0.5"])
+        #expect(dot.loss.margin == .number(0.1) && dot.loss.distance == .cosine)
+    }
+
+    @Test func roundsOfMiningAreOfCheckpoints() throws {
+        let mined = ["loss.name=triplet", "batch.triplets=8", "mining.offline=hard_centroid"]
+        func message(_ overrides: String...) -> String {
+            let error = #expect(throws: SettingsError.self) {
+                try Settings.resolve(paramsJSON: nil, overrides: mined + overrides)
+            }
+            return error?.message ?? ""
+        }
+        #expect(message().contains("mining.every_steps is 0"))
+        #expect(message("mining.every_steps=1500").contains("checkpoint.every_steps is 1000"))
+        #expect(
+            message("mining.every_steps=1000", "data.triplets=t").contains("which mines others"))
+        #expect(
+            message("mining.every_steps=1000", "mining.samples=9").contains("does not use it"))
+        let settings = try Settings.resolve(
+            paramsJSON: nil, overrides: mined + ["mining.every_steps=2000", "mining.negatives=9"])
+        #expect(settings.mining.negatives == 9)
+        // Random ones need no checkpoint.
+        _ = try Settings.resolve(
+            paramsJSON: nil,
+            overrides: [
+                "loss.name=triplet", "batch.triplets=8", "mining.offline=random",
+                "mining.every_steps=7",
+            ])
+        // What is mined depends on which checkpoints there are.
+        let record = try SettingsRecord(settings: settings, paramsJSON: nil)
+        #expect(throws: SettingsError.self) {
+            try record.resumed(paramsJSON: nil, overrides: ["checkpoint.every_steps=500"])
+        }
+    }
+
+    @Test func theDigestIsOfWhatTheTripletsAreNotOfTheirName() throws {
+        func digest(_ name: String, _ content: String) throws -> UInt64 {
+            var settings = try Settings.resolve(
+                paramsJSON: nil, overrides: ["batch.triplets=8", "data.triplets=\(name)"])
+            settings.data.tripletsDigest = content
+            return settings.digest
+        }
+        #expect(try digest("a", "0123456789abcdef") == digest("b", "0123456789abcdef"))
+        #expect(try digest("a", "0123456789abcdef") != digest("a", "0123456789abcdee"))
     }
 
     @Test func classificationIsOfHeldOutImagesByALossThatClassifies() throws {
@@ -451,6 +529,8 @@ import Testing
         full.network.freeze = "f"
         full.batch.phases = "5:2x2"
         full.data.root = "r"
+        full.data.triplets = "t"
+        full.data.tripletsDigest = "d"
         full.ledger.path = "l"
         let data = try JSONEncoder().encode(full)
         let object = try #require(
@@ -466,7 +546,8 @@ import Testing
         #expect(names == Set(SettingsCatalogue.keys))
         #expect(SettingsCatalogue.keys.count == Set(SettingsCatalogue.keys).count)
         for backbone in Settings.Backbone.allCases {
-            for loss in LossName.allCases {
+            // Given triplets do not come by themselves.
+            for loss in LossName.allCases where !loss.isOfTriplets {
                 let settings = try resolve(
                     nil, "network.backbone=\(backbone.rawValue)", "loss.name=\(loss.rawValue)")
                 #expect(settings == Settings.defaults(backbone: backbone, loss: loss))

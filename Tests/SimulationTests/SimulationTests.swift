@@ -58,6 +58,22 @@ import Testing
         #expect(strikes > 0)
     }
 
+    /// Rounds of mining hold training until their triplets are there, whatever strikes.
+    @Test(arguments: 0..<4)
+    func tripletsAreMinedFromTheStateOfTheirStep(part: Int) {
+        for seed in UInt64(1 + 10 * part)...UInt64(10 + 10 * part) {
+            var configuration = drawn(seed, steps: 120)
+            configuration.miningEvery = [10, 20, 30][Int(seed % 3)]
+            let result = run(configuration)
+            #expect(result.violation == nil, "seed \(seed), every \(configuration.miningEvery)")
+            #expect(result.steps == 120)
+        }
+        let calm = run(
+            SimulationConfiguration(
+                seed: 1, trainers: 3, slots: 4, steps: 40, miningEvery: 10, faults: []))
+        #expect(calm.violation == nil && calm.steps == 40)
+    }
+
     /// A thousand clusters of 3 to 40 trainers, all faults at once.
     @Test(arguments: 0..<20)
     func allFaultsAtOnceChangeNothing(part: Int) {

@@ -16,19 +16,25 @@ enum Fixtures {
             loss: loss, precision: precision, slotsPerStep: slots, seed: 5)
     }
 
-    /// Mini-batches of random images, a pure function of (step, slot).
+    /// Mini-batches of random images, a pure function of (step, slot); of triplets where the loss takes
+    /// such.
     static func slots(
         _ configuration: TrainingConfiguration, step: Int, identities: Int = 4, images: Int = 3
     ) -> [SlotInput] {
         let network = configuration.network
         let size = 3 * network.inputHeight * network.inputWidth
+        let isOfTriplets = configuration.loss.name.isOfTriplets
         return (0..<configuration.slotsPerStep).map { slot in
             let buffer = FloatBuffer(count: identities * images * size)
             var random = CounterRandom(
                 seed: 9, step: UInt64(step), slot: UInt64(slot), purpose: .dataset)
             for at in 0..<buffer.count { buffer.base[at] = Float(2 * random.uniform() - 1) }
+            let triplets = (0..<identities * images / 3).flatMap {
+                [$0, $0, ($0 + 1) % identities]
+            }
             return SlotInput(
-                images: buffer, labels: (0..<identities * images).map { $0 / images })
+                images: buffer,
+                labels: isOfTriplets ? triplets : (0..<identities * images).map { $0 / images })
         }
     }
 

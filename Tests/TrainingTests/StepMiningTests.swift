@@ -7,8 +7,8 @@ import Training
 
 /// Steps that mine over all of their slots.
 @Suite struct StepMiningTests {
-    /// One of each kind: triplets by a graph, by a pass over anchors, drawn, similarities, and a sum with
-    /// vectors of identities.
+    /// One of each kind: triplets by a graph, by a pass over anchors, drawn, similarities, a sum with
+    /// vectors of identities, and triplets that are given.
     static let losses: [LossConfiguration] = [
         .init(name: .batchHard, margin: .soft),
         .init(name: .batchAll, margin: .number(0.5), reducer: .meanNonzero),
@@ -16,6 +16,7 @@ import Training
         .init(name: .lifted, margin: .number(1)),
         .init(name: .supervisedContrastive, margin: Margin.none, distance: .cosine),
         ClassLossTests.configuration().loss,
+        .init(name: .triplet), .init(name: .dotTriplet),
     ]
 
     private static func configuration(
@@ -84,6 +85,19 @@ import Training
             Self.configuration(Self.losses[1], .step(keepsGraphs: true)))
         #expect(
             try Fixtures.train(slot, steps: 1) != Fixtures.train(step, steps: 1))
+    }
+
+    /// Given triplets lie within a slot: over the step they are the same loss.
+    @Test(arguments: [LossName.triplet, .dotTriplet])
+    func ofGivenTripletsItIsTheMeanOverSlots(_ name: LossName) throws {
+        let losses = try [MiningScope.slot, .step(keepsGraphs: true)].map { mining in
+            try Fixtures.train(
+                TrainingState.initial(Self.configuration(.init(name: name), mining)), steps: 3)
+        }
+        for (slot, step) in zip(losses[0], losses[1]) {
+            // Adam enlarges what rounding leaves of gradients that are nearly 0.
+            #expect(abs(slot - step) <= 1e-3 * slot && slot > 0, "\(losses)")
+        }
     }
 
     /// Float64 throughout: slots of the two phases beside one graph over all images.

@@ -141,6 +141,10 @@ public struct LossConfiguration: Codable, Hashable, Sendable {
     ///
     /// false: the added constant drags the mean of far negatives to 0.
     public var hap2sCompatibility = false
+    /// dot_triplet: the least wanted similarity of an anchor and its positive; -1: none.
+    ///
+    /// -1, as in the earlier system.
+    public var positiveThreshold = -1.0
     /// What similarities are divided by.
     ///
     /// 0.1 as published with supervised_contrastive.
@@ -209,6 +213,7 @@ public struct LossConfiguration: Codable, Hashable, Sendable {
         case hap2sSigma = "hap2s_sigma"
         case hap2sAlpha = "hap2s_alpha"
         case hap2sCompatibility = "hap2s_compatibility"
+        case positiveThreshold = "positive_threshold"
         case multiSimilarityAlpha = "multi_similarity_alpha"
         case multiSimilarityBeta = "multi_similarity_beta"
         case multiSimilarityBase = "multi_similarity_base"
@@ -254,6 +259,7 @@ public struct LossConfiguration: Codable, Hashable, Sendable {
         try read(.hap2sSigma, &hap2sSigma)
         try read(.hap2sAlpha, &hap2sAlpha)
         try read(.hap2sCompatibility, &hap2sCompatibility)
+        try read(.positiveThreshold, &positiveThreshold)
         try read(.temperature, &temperature)
         try read(.multiSimilarityAlpha, &multiSimilarityAlpha)
         try read(.multiSimilarityBeta, &multiSimilarityBeta)
@@ -296,6 +302,12 @@ public struct LossConfiguration: Codable, Hashable, Sendable {
             margin = .none
             distance = .cosine
             temperature = 0.07
+        case .triplet:
+            margin = .number(0.4)
+            distance = .sqeuclidean
+        case .dotTriplet:
+            margin = .number(0.1)
+            distance = .cosine
         case .softmax:
             margin = .none
             temperature = 1

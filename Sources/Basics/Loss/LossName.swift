@@ -33,6 +33,10 @@ public enum LossName: String, Codable, CaseIterable, Hashable, Sendable {
     case supervisedContrastive = "supervised_contrastive"
     /// Each positive pair as a class among the anchor's negatives.
     case ntXent = "nt_xent"
+    /// Each triplet that is given: rows come as anchor, positive and negative.
+    case triplet
+    /// The same by inner products of rows of length 1.
+    case dotTriplet = "dot_triplet"
     /// Each row's identity by inner products with a vector for each identity.
     case softmax
     /// Each row's identity by cosines.
@@ -57,7 +61,7 @@ public enum LossName: String, Codable, CaseIterable, Hashable, Sendable {
         case .softmax, .normalizedSoftmax, .arcface, .cosface, .proxyAnchor, .center: true
         case .batchAll, .batchHard, .batchHard000, .tfBatchSemiHard, .semiHard, .batchSample,
             .weightedTriplet, .lifted, .generalizedLifted, .hap2sExponential, .hap2sPolynomial,
-            .multiSimilarity, .circle, .supervisedContrastive, .ntXent:
+            .multiSimilarity, .circle, .supervisedContrastive, .ntXent, .triplet, .dotTriplet:
             false
         }
     }
@@ -66,6 +70,9 @@ public enum LossName: String, Codable, CaseIterable, Hashable, Sendable {
     public var classifies: Bool {
         [.softmax, .normalizedSoftmax, .arcface, .cosface].contains(self)
     }
+
+    /// Whether rows come in threes, an anchor, its positive and its negative.
+    public var isOfTriplets: Bool { self == .triplet || self == .dotTriplet }
 
     /// Whether the loss is made of similarities, one less the cosine distance.
     public var isOfSimilarities: Bool { defaults.distance == .cosine }
