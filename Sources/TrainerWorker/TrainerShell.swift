@@ -540,6 +540,10 @@ public final class TrainerShell {
         result.batchStatistics.withUnsafeBytes { bytes in
             UnsafeMutableRawBufferPointer(contribution.statistics.floats).copyMemory(from: bytes)
         }
+        if let memory = prepared.configuration.memory {
+            contribution.store(
+                entries: result.embeddings, labels: labels, slot: Int(done.slot), memory)
+        }
         var done = done
         try report(result, in: &done)
         if prepared.settings.logging.summarises(step: Int(done.step)) {
@@ -587,7 +591,8 @@ public final class TrainerShell {
         let effect = effect(step: step, scalars)
         let digest = StepEffect.digest(
             blocks: Array(buffers!.digests[..<layout!.gradientBlocks]),
-            batchStatistics: effect.batchStatistics, scalars: effect.scalars, step: step)
+            batchStatistics: effect.batchStatistics, entries: effect.entries,
+            scalars: effect.scalars, step: step)
         perform(
             tell(
                 .effectDigested(
@@ -606,6 +611,7 @@ public final class TrainerShell {
         let effect = buffers!.effect
         return StepEffect(
             step: step, gradient: effect.gradient, batchStatistics: Array(effect.statistics.floats),
+            entries: Array(effect.entries.floats),
             scalars: StepScalars(
                 learningRate: Double(bitPattern: scalars.learningRate),
                 effectiveRate: Double(bitPattern: scalars.effectiveRate),
