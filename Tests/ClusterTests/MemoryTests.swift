@@ -110,15 +110,23 @@ extension ClusterTests {
                 + Self.options("slot"))
         let address = try LocalRun.address(of: coordinator)
         func trainer() throws -> LineupProcess {
-            try LineupProcess(["trainer", "--coordinator", address, "--slots-at-once", "1"])
+            // Slow enough that the second is there before the run ends.
+            try LineupProcess(
+                [
+                    "trainer", "--coordinator", address, "--slots-at-once", "1", "--slot-pause",
+                    "0.1",
+                ])
         }
         let first = try trainer()
-        try LocalRun.wait(for: 5, in: run, of: coordinator)
+        try LocalRun.wait(for: 3, in: run, of: coordinator)
         let second = try trainer()
         #expect(try coordinator.wait() == 0, "\(coordinator.errors)")
         for process in [first, second] {
             #expect(try process.wait(seconds: 30) == 0, "\(process.errors)")
         }
         #expect(try Outcome(run) == Self.remembered.get()["slot"])
+        let reader = try LedgerReader(run: run)
+        #expect(Set(try reader.miniBatches().map(\.worker)).count == 2)
+        try reader.close()
     }
 }
