@@ -72,7 +72,7 @@ public struct EffectLayout: Sendable {
     }
 
     /// Where a block of a contribution lies.
-    func buffer(_ block: Int, in contribution: SlotContribution) -> FloatBuffer {
+    package func buffer(_ block: Int, in contribution: SlotContribution) -> FloatBuffer {
         if block < gradientBlocks { return contribution.gradient }
         return block < firstEntryBlock ? contribution.statistics : contribution.entries
     }
