@@ -81,7 +81,7 @@ let package = Package(
             "Coordinator",
             [
                 "Basics", "Settings", "Protocol", "ClusterCore", "Flight", "Transport", "Storage",
-                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", log,
+                "Datasets", "Tensors", "Networks", "MetricLearning", "Training", "HDF5", log,
             ]),
         // How gradients travel between trainers and are summed there.
         module("Exchange", ["Basics", "Protocol", "ClusterCore", "Transport", "Training", log]),
@@ -184,14 +184,18 @@ let package = Package(
         tests("DashboardTests", ["Dashboard", "Basics"]),
         tests(
             "CoordinatorTests",
-            ["Coordinator", "Transport", "Storage", "ClusterCore", "Protocol", "Basics"]),
+            [
+                "Coordinator", "Transport", "Storage", "ClusterCore", "Protocol", "Settings",
+                "HDF5", "Basics",
+            ]),
         // Real processes, and what breaks them: shared by tests and benchmarks.
         .target(
             name: "FaultRig", dependencies: ["Basics", "Storage", "CLinux"], path: "Tests/FaultRig",
             swiftSettings: shared),
         tests("FaultRigTests", ["FaultRig", "Basics"]),
         tests(
-            "ClusterTests", ["FaultRig", "Storage", "Transport", "Protocol", "Basics", protobuf]),
+            "ClusterTests",
+            ["FaultRig", "Storage", "HDF5", "Transport", "Protocol", "Basics", protobuf]),
         tests("FuzzTests", ["FuzzKit"]),
         tests("FlightTests", ["Flight", "ClusterCore", "Protocol", "Basics", protobuf]),
     ],

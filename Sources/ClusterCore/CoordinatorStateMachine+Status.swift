@@ -1,6 +1,12 @@
 public import Protocol
 
 extension CoordinatorStateMachine {
+    /// What the step trains on that is computed or committed; nil between steps.
+    public var samplesInHand: WireStepSamples? { flight?.samples }
+
+    /// File names of a slot's images.
+    public func names(of samples: WireSlotSamples) -> [String] { source.names(of: samples) }
+
     /// What observers are shown.
     public func status(now: Duration) -> WireStatus {
         var status = WireStatus()

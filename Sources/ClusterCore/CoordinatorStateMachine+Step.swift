@@ -182,6 +182,7 @@ extension CoordinatorStateMachine {
     private mutating func slotClaimed(
         _ done: WireSlotDone, by worker: String, attempt: Int, now: Duration
     ) -> [CoordinatorAction] {
+        guard !flight!.isOutdated(done) else { return [] }
         guard configuration.minesStep else {
             return gradientClaimed(done, by: worker, attempt: attempt, now: now)
         }
@@ -208,7 +209,17 @@ extension CoordinatorStateMachine {
         flight!.movedAt = now
         workers[worker]!.begunStep = flight!.step
         guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
-        guard wasEmbedding, !flight!.awaitsEmbeddingAudit(of: slot) else { return [] }
+        guard !flight!.awaitsEmbeddingAudit(of: slot) else { return [] }
+        let known = generation
+        let blame = blameWaverers(on: slot, now: now)
+        guard wasEmbedding, phase == .stepping, generation == known else { return blame }
+        return blame + embeddingsAgreed(slot, by: worker, now: now)
+    }
+
+    /// Every worker that was to do a slot's forward pass has, or one where one is enough.
+    private mutating func embeddingsAgreed(
+        _ slot: Int, by worker: String, now: Duration
+    ) -> [CoordinatorAction] {
         if flight!.leases[slot].contains(where: { $0.worker == worker }) {
             endLeases(of: slot, unless: flight!.embeddings[slot])
         }
@@ -230,7 +241,6 @@ extension CoordinatorStateMachine {
     private mutating func gradientClaimed(
         _ done: WireSlotDone, by worker: String, attempt: Int, now: Duration
     ) -> [CoordinatorAction] {
-        guard !flight!.isOutdated(done) else { return [] }
         let slot = Int(done.slot)
         let claim = StepInFlight.Claim(
             worker: worker, attempt: attempt, group: slotGroup(of: worker), done: done)
@@ -240,15 +250,21 @@ extension CoordinatorStateMachine {
         guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
         guard !flight!.awaitsAudit(of: slot) else { return [] }
         let known = generation
-        let blame = flight!.waverers(on: slot).flatMap { id in
+        let blame = blameWaverers(on: slot, now: now)
+        guard phase == .stepping, generation == known else { return blame }
+        return blame + slotAgreed(slot, by: worker, now: now)
+    }
+
+    /// Says who contradicts himself about a slot that was computed once more.
+    private mutating func blameWaverers(on slot: Int, now: Duration) -> [CoordinatorAction] {
+        let step = flight!.step
+        return flight!.waverers(on: slot).flatMap { id in
             suspect(
                 id,
                 why:
-                    "it said something else of slot \(slot) of step \(done.step) when it was asked "
-                    + "again", now: now)
+                    "it said something else of slot \(slot) of step \(step) when it was asked again",
+                now: now)
         }
-        guard phase == .stepping, generation == known else { return blame }
-        return blame + slotAgreed(slot, by: worker, now: now)
     }
 
     /// Every worker that was to compute a slot has, or one where one is enough.
@@ -312,19 +328,35 @@ extension CoordinatorStateMachine {
         guard let judge else {
             // The third is still at it, or there is none.
             guard asked.count == claims.count else { return [] }
-            let members = roster.all.filter { flight!.hasClaimed($0, slot: slot) }
-            // Embeddings that went round would have to be fetched back from everybody.
-            if !configuration.minesStep, flight!.retrials[slot] == nil, !members.isEmpty {
-                flight!.tryAgain(slot, by: members, now: now)
-                forgetFolds()
-                flight!.fold += 1
-                return [.event(kind: "disagreement", severity: .warning, text: text)]
-                    + replan(now: now)
+            guard computeAgain(slot, disputed: claims, now: now) else {
+                return end(.disagreed(text + "; run 'lineup doctor' on these machines"))
             }
-            return end(.disagreed(text + "; run 'lineup doctor' on these machines"))
+            return [.event(kind: "disagreement", severity: .warning, text: text)]
+                + replan(now: now)
         }
         flight!.lease(slot, to: judge, now: now)
         return [.event(kind: "disagreement", severity: .warning, text: text)] + replan(now: now)
+    }
+
+    /// Those who differ about a slot compute it once more; where mining spans the step everybody computes
+    /// everything once more, since embeddings have gone round.
+    ///
+    /// - Returns: false where that was done before, or nobody of them is left.
+    private mutating func computeAgain(
+        _ slot: Int, disputed claims: [StepInFlight.Claim], now: Duration
+    ) -> Bool {
+        let members = roster.all.filter { id in
+            flight!.hasClaimed(id, slot: slot) || claims.contains { $0.worker == id }
+        }
+        guard flight!.retrials[slot] == nil, !members.isEmpty else { return false }
+        forgetFolds()
+        flight!.fold += 1
+        if configuration.minesStep {
+            flight!.startOver(for: slot, by: members, first: claims, now: now)
+        } else {
+            flight!.tryAgain(slot, by: members, now: now)
+        }
+        return true
     }
 
     /// A slot was wrong, and others may have folded it.

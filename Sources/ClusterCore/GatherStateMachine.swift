@@ -13,6 +13,8 @@ public struct GatherStateMachine: Codable, Sendable {
         /// Drop what was received of these slots, and the loss: it was sent by somebody who computes
         /// wrongly.
         case forget(slots: [Int])
+        /// Drop embeddings, the loss and every gradient: all of the step is computed again.
+        case startOver
     }
 
     private let me: String

@@ -2,7 +2,7 @@ internal import Protocol
 
 /// Where a coordinator's machine asks for what a step trains on; not part of what is kept of the
 /// machine.
-struct HeldSource: StepSource, Codable {
+struct HeldSource: Codable, Sendable {
     private let base: any StepSource
 
     init(_ base: any StepSource) { self.base = base }
@@ -17,7 +17,6 @@ struct HeldSource: StepSource, Codable {
     }
 
     func samples(step: Int) -> WireStepSamples { base.samples(step: step) }
-    func scalars(step: Int) -> WireStepScalars { base.scalars(step: step) }
     func scalars(step: Int, reductions: Int) -> WireStepScalars {
         base.scalars(step: step, reductions: reductions)
     }

@@ -45,8 +45,11 @@ struct StepInFlight: Codable, Sendable {
         func pace(since start: Duration) -> Double { (lastAt - start).seconds / Double(count) }
     }
 
-    /// A slot that those who differ about it compute once more, since nobody else can judge.
+    /// A slot that is computed once more: by those who differ about it, since nobody else can judge, or
+    /// since what they differ about went into it.
     struct Retrial: Codable, Sendable {
+        /// Whether they differ about this slot.
+        var isDisputed = true
         /// What they said first; empty once it is known who was wrong.
         var first: [Claim]
         /// Results of this lease and earlier ones count for nothing.
@@ -190,7 +193,7 @@ struct StepInFlight: Codable, Sendable {
 
     /// How many workers have to compute the slot.
     func claimsWanted(of slot: Int) -> Int {
-        audited.contains(slot) || retrials[slot] != nil ? 2 : 1
+        audited.contains(slot) || retrials[slot]?.isDisputed == true ? 2 : 1
     }
 
     /// Whether a result was computed before the slot was given out once more.
@@ -304,14 +307,47 @@ struct StepInFlight: Codable, Sendable {
         for worker in workers { lease(slot, to: worker, now: now) }
     }
 
+    /// Gives out all slots of a step that mines over them once more, since whatever is wrong with one is in
+    /// the loss of all.
+    ///
+    /// - Parameters:
+    ///   - slot: on which some differ; `workers` compute it, the others go to whoever has them.
+    ///   - first: what they say of it.
+    mutating func startOver(
+        for slot: Int, by workers: [String], first: [Claim], now: Duration
+    ) {
+        let holders = leases.map { $0.map(\.worker) }
+        for other in claims.indices {
+            let said = (claims[other] + embeddings[other])
+                .map { Int(min($0.done.attempt, Self.attemptMax)) }
+            attempts[other] = said.reduce(attempts[other], max)
+            retrials[other] = Retrial(
+                isDisputed: other == slot, first: other == slot ? first : [],
+                attempt: attempts[other])
+            change(other) {
+                $0.claims[other] = []
+                $0.leases[other] = []
+            }
+            embeddings[other] = []
+            let heirs = other == slot || holders[other].isEmpty ? workers : holders[other]
+            for worker in heirs { lease(other, to: worker, now: now) }
+        }
+        (resultCount, embeddedCount, soundFold) = (0, 0, fold)
+        tempos = [:]
+        phaseStartedAt = now
+    }
+
     /// Those who say something else of a slot than they first did, once all agree on it.
     mutating func waverers(on slot: Int) -> [String] {
-        guard let first = retrials[slot]?.first, let agreed = result(of: slot)?.word else {
+        guard let first = retrials[slot]?.first, let forward = first.first?.done.forward else {
             return []
         }
+        let said = forward ? embeddings[slot] : claims[slot]
+        guard let agreed = said.first?.word else { return [] }
         retrials[slot]!.first = []
-        return first.filter { $0.word != agreed && hasClaimed($0.worker, slot: slot) }
-            .map(\.worker)
+        return first.filter { claim in
+            claim.word != agreed && said.contains { $0.worker == claim.worker }
+        }.map(\.worker)
     }
 
     /// Notes that a slot's forward pass is done; a second word of the same worker replaces nothing.

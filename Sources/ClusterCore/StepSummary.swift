@@ -11,6 +11,8 @@ public struct StepSummary: Equatable, Sendable {
     public internal(set) var positiveDistances = Histogram()
     /// Those of two.
     public internal(set) var negativeDistances = Histogram()
+    /// What each row adds to the loss, of those that have a term.
+    public internal(set) var losses = Histogram()
     /// Share of embeddings whose nearest in the slot is of their identity.
     public internal(set) var top1 = 0.0
     /// Mean share of one's own identity among the ``precisionRank`` nearest.
@@ -26,6 +28,7 @@ public struct StepSummary: Equatable, Sendable {
             distances.add(Histogram(slot.distances))
             positiveDistances.add(Histogram(slot.positiveDistances))
             negativeDistances.add(Histogram(slot.negativeDistances))
+            losses.add(Histogram(slot.losses))
             top1 += slot.top1 / Double(slots.count)
             precision += slot.precision / Double(slots.count)
             precisionRank = max(precisionRank, Int(slot.precisionRank))
@@ -65,7 +68,7 @@ extension Histogram {
 extension WireSlotSummary {
     /// Whether it is no longer than any of ours.
     var isWithinBounds: Bool {
-        [lengths, distances, positiveDistances, negativeDistances].allSatisfy {
+        [lengths, distances, positiveDistances, negativeDistances, losses].allSatisfy {
             $0.buckets.count <= 2 * Histogram.bucketMax + 1 && $0.counts.count == $0.buckets.count
         }
     }

@@ -347,6 +347,7 @@ extension TrainerStateMachine: RecordedMachine {
             "send embeddings of slots \(slots) to \(peers.count)"
         case .gather(.want(let slots, let peer)): "want embeddings of slots \(slots) from \(peer)"
         case .gather(.forget(let slots)): "forget embeddings of slots \(slots)"
+        case .gather(.startOver): "forget all embeddings and gradients"
         case .digestEffect(let step, let fold, _, _): "digest the effect of step \(step), \(fold)"
         case .apply(let step, _, let epoch): "apply step \(step), epoch \(epoch)"
         case .snapshot(let step, _, let send):

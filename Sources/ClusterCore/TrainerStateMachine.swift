@@ -40,6 +40,8 @@ public struct TrainerStateMachine: Codable, Sendable {
         var gather: GatherStateMachine?
         var embedded: [Int: WireSlotDone] = [:]
         var backward: Set<Int> = []
+        /// Embeddings that were sent in an earlier fold are not used any more.
+        var soundFold = 0
         var digest: UInt64?
         var stateDigest: UInt64 = 0
         var isDigesting = false
@@ -616,6 +618,7 @@ public struct TrainerStateMachine: Codable, Sendable {
         if minesStep {
             work.gather = GatherStateMachine(
                 me: me, members: plan.members.map(\.worker), slotCount: slotCount)
+            work.soundFold = plan.outdated.isEmpty ? 0 : Int(plan.fold)
         }
         if isMember { actions += digestIfAsked(plan) }
         let mine = isMember ? leased(plan) : []
@@ -685,6 +688,9 @@ public struct TrainerStateMachine: Codable, Sendable {
             let forgotten = work.gather?.distrust(isQuarantined) ?? []
         #endif
         var actions = forgotten.isEmpty ? [] : forget(&work, forgotten)
+        if minesStep, !plan.outdated.isEmpty, plan.outdated != before.outdated {
+            actions += startOver(&work)
+        }
         if minesStep {
             for slot in work.doneSlots { work.done[slot]!.fold = plan.fold }
         }
@@ -760,12 +766,31 @@ public struct TrainerStateMachine: Codable, Sendable {
 
     // MARK: Mining over the step
 
+    /// Drops all that the step has come to: some of it was wrong, and went into everything else.
+    private func startOver(_ work: inout StepWork) -> [TrainerAction] {
+        let begun = work.started.union(work.embedded.keys).sorted()
+        work.started = []
+        work.done = [:]
+        work.embedded = [:]
+        work.backward = []
+        work.soundFold = Int(work.plan.fold)
+        work.gather = GatherStateMachine(
+            me: me, members: work.plan.members.map(\.worker), slotCount: slotCount)
+        let cancel = TrainerAction.cancel(step: work.step, slots: begun)
+        return (begun.isEmpty ? [] : [cancel]) + [.gather(.startOver)]
+    }
+
+    /// Whether what a slot's forward pass gave is used; the shell keeps it then.
+    public func awaitsEmbeddings(_ done: WireSlotDone) -> Bool {
+        guard let work, work.plan.step == done.step, work.gather != nil else { return false }
+        return Int(done.slot) < slotCount && work.embedded[Int(done.slot)] == nil
+            && !Self.isOutdated(done, by: work.plan)
+    }
+
     /// A slot's forward pass is done and its embeddings held.
     public mutating func slotEmbedded(_ done: WireSlotDone, epoch: Int) -> [TrainerAction] {
         let slot = Int(done.slot)
-        guard epoch == self.epoch, var work, work.plan.step == done.step, work.gather != nil,
-            slot < slotCount, work.embedded[slot] == nil
-        else { return [] }
+        guard epoch == self.epoch, awaitsEmbeddings(done), var work else { return [] }
         moves += 1
         var done = done
         done.forward = true
@@ -819,9 +844,12 @@ public struct TrainerStateMachine: Codable, Sendable {
     public func awaits(_ done: WireSlotDone) -> Bool {
         guard let work, work.plan.step == done.step else { return false }
         return Int(done.slot) < slotCount && work.done[Int(done.slot)] == nil
-            && !work.plan.outdated.contains {
-                $0.slot == done.slot && done.attempt <= $0.attempt
-            }
+            && !Self.isOutdated(done, by: work.plan)
+    }
+
+    /// Whether a slot was computed before it was given out once more.
+    private static func isOutdated(_ done: WireSlotDone, by plan: WirePlan) -> Bool {
+        plan.outdated.contains { $0.slot == done.slot && done.attempt <= $0.attempt }
     }
 
     /// A slot is computed and its gradient held.
@@ -892,9 +920,13 @@ public struct TrainerStateMachine: Codable, Sendable {
 
     /// Where data of a step belongs.
     ///
-    /// - Parameter fold: nil for embeddings, which are the same in every fold.
+    /// - Parameters:
+    ///   - fold: nil for requests for embeddings.
+    ///   - isEmbeddings: whether it is embeddings, which are the same in every fold unless the step began
+    ///     anew.
     public func place(
-        step: Int, history: UInt64, fold: Int?, from peer: String, isRequest: Bool = false
+        step: Int, history: UInt64, fold: Int?, from peer: String, isRequest: Bool = false,
+        isEmbeddings: Bool = false
     ) -> DataPlace {
         guard !isQuarantined(peer) else { return .nowhere }
         if let work {
@@ -904,6 +936,7 @@ public struct TrainerStateMachine: Codable, Sendable {
                     return .nowhere
                 }
                 let fold = fold ?? work.fold
+                if isEmbeddings, work.soundFold <= fold, fold <= work.fold { return .here }
                 if work.fold == fold { return .here }
                 return fold > work.fold ? .later : .nowhere
             }

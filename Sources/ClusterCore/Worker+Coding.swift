@@ -34,6 +34,8 @@ extension CoordinatorStateMachine.Worker: Codable {
             count: try reader.number(), mean: try reader.number(), deviation: try reader.number(),
             longest: try reader.number(),
             lastAt: try reader.flag() ? .nanoseconds(try reader.number()) : nil)
+        numericsClass = try reader.text()
+        lineage = try reader.text()
     }
 
     func encode(to encoder: any Encoder) throws {
@@ -62,6 +64,8 @@ extension CoordinatorStateMachine.Worker: Codable {
         }
         writer.put(UInt8(rhythm.lastAt == nil ? 0 : 1))
         if let lastAt = rhythm.lastAt { writer.put(lastAt) }
+        writer.put(numericsClass)
+        writer.put(lineage)
         var container = encoder.singleValueContainer()
         try container.encode(Data(writer.bytes))
     }

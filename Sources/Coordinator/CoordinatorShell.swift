@@ -77,6 +77,9 @@ public final class CoordinatorShell {
     private let bulk: BulkServer
     private let mailbox = Mailbox<Input>()
     private let events: RunEvents
+    private let detailedLog: DetailedLog
+    /// What trainers have sent for it of the step in hand.
+    private var details: SlotDetails
     private let logger = Logger(label: "lineup.coordinator")
     private let clock = ContinuousClock()
     private let begun: ContinuousClock.Instant
@@ -137,6 +140,8 @@ public final class CoordinatorShell {
             try ledger.reader.scalars(after: recovered.recovery.checkpoints.last?.step ?? 0))
         runID = XXH64.digest(recovered.run.run)
         events = try RunEvents(folder: folder, ledger: ledger)
+        detailedLog = try DetailedLog(run: folder.path, settings: folder.settings, ledger: ledger)
+        details = SlotDetails(dimension: folder.settings.network.embeddingDim)
         machine = CoordinatorStateMachine(
             configuration: Self.configuration(
                 folder, options, run: runID, dataset: dataSet.digest),
@@ -173,6 +178,7 @@ public final class CoordinatorShell {
         if isNew, let text = startingWeights?.text {
             perform([.event(kind: "weights", severity: .info, text: text)])
         }
+        takeUpDetails(lastStep: recovered.run.lastStep)
         flush()
         // An extended run has not ended any more.
         try? FileManager.default.removeItem(atPath: folder.finishedFile)
@@ -273,6 +279,7 @@ public final class CoordinatorShell {
     private var now: Duration { awake.now(at: clock.now - begun) }
 
     private func finish() throws {
+        if outcome != .superseded { moveDetails { try detailedLog.writeAll() } }
         flush()
         bulk.stop()
         refusals.report(isLast: true)
@@ -343,6 +350,13 @@ public final class CoordinatorShell {
             // A worker of an earlier term, or one whose connection was lost: it starts over.
             control.send([WireCodec.encode(.stop(.sayHelloAgain), run: runID)], to: route)
             return
+        }
+        if case .slotDetail(let piece) = body { return take(piece, from: worker) }
+        guard
+            !detailedLog.isOn
+                || details.hasAll(claimedBy: body, from: worker, of: machine.samplesInHand)
+        else {
+            return refusals.note("a slot without what logging.detailed writes of it", worker)
         }
         perform(tell(.received(body, from: worker), frame: Array(frame.bytes)))
     }
@@ -554,7 +568,8 @@ public final class CoordinatorShell {
         let start = clock.now
         do {
             let history = try ledger.commitStep(
-                Storage.StepRecord(record), miniBatches: MiniBatchRecord.all(of: record))
+                Storage.StepRecord(record), miniBatches: MiniBatchRecord.all(of: record),
+                detailed: detailedLog.isOn ? try details.rows(of: record, machine) : nil)
             guard history == record.history else {
                 return stopAll(
                     "step \(record.step): the ledger's history is \(history.hex), the cluster's "
@@ -562,6 +577,8 @@ public final class CoordinatorShell {
             }
             events.stepCommitted(record, commitSeconds: (clock.now - start).seconds)
             perform(tell(.stepCommitted(record)))
+            // Trainers compute the next step meanwhile.
+            moveDetails { try detailedLog.writeFull(lastStep: record.step) }
         } catch {
             stopAll(for: error)
         }
@@ -569,10 +586,48 @@ public final class CoordinatorShell {
 
     private func supersede(from step: Int) {
         flush()
+        moveDetails { try detailedLog.writeAll() }
         do {
             try ledger.supersede(fromStep: step)
         } catch {
-            stopAll(for: error)
+            return stopAll(for: error)
+        }
+        takeUpDetails(lastStep: step - 1)
+    }
+
+    // MARK: The detailed log
+
+    /// Keeps a piece of a slot's embeddings and losses: the machine knows nothing of them, nor does the
+    /// flight record.
+    private func take(_ piece: WireSlotDetail, from worker: String) {
+        let why =
+            detailedLog.isOn
+            ? details.add(piece, from: worker, of: machine.samplesInHand)
+            : "logging.detailed is off"
+        if let why { refusals.note("embeddings that are not wanted", "\(worker): \(why)") }
+    }
+
+    private func takeUpDetails(lastStep: Int) {
+        moveDetails {
+            for name in try detailedLog.takeUp(lastStep: lastStep) {
+                note(
+                    kind: "detailed_log", severity: .info,
+                    text:
+                        "steps after \(lastStep) are done again: RUN/detailed/\(name) has what they "
+                        + "were")
+            }
+        }
+    }
+
+    /// Rows that cannot be moved to a file stay in the ledger, and the training goes on.
+    private func moveDetails(_ body: () throws -> Void) {
+        do {
+            try body()
+        } catch {
+            if (error as? StorageError)?.code == .staleTerm {
+                return perform(tell(.ledgerRefused))
+            }
+            note(kind: "detailed_log", severity: .warning, text: "\(error)")
         }
     }
 

@@ -49,15 +49,17 @@ final class RunEvents {
         }
         write(train, values, step: record.step)
         guard let summary = record.summary else { return }
+        var histograms = [
+            ("embedding_dists", summary.distances),
+            ("embedding_pos_dists", summary.positiveDistances),
+            ("embedding_neg_dists", summary.negativeDistances),
+            ("embedding_lengths", summary.lengths),
+        ]
+        // A loss whose terms are not those of rows says nothing of them.
+        if summary.losses.count > 0 { histograms.append(("loss_distribution", summary.losses)) }
         guarded {
             try train.add(
-                step: record.step, time: Ledger.secondsSince1970(),
-                histograms: [
-                    ("embedding_dists", summary.distances),
-                    ("embedding_pos_dists", summary.positiveDistances),
-                    ("embedding_neg_dists", summary.negativeDistances),
-                    ("embedding_lengths", summary.lengths),
-                ])
+                step: record.step, time: Ledger.secondsSince1970(), histograms: histograms)
         }
     }
 

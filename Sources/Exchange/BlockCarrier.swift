@@ -155,8 +155,10 @@ public final class BlockCarrier {
     /// Sends the embeddings of a slot that was computed here.
     public func sendEmbeddings(
         ofSlot slot: Int, of buffers: StepBuffers, _ stamp: Stamp, to name: String
-    ) {
-        guard peers[name] != nil, let block = buffers.outgoingEmbeddings(of: slot) else { return }
+    ) throws {
+        guard peers[name] != nil,
+            let block = try buffers.outgoingEmbeddings(of: slot, isChecked: copies)
+        else { return }
         var header = header(.embeddings, block: 0, buffers, stamp)
         header.low = UInt32(slot)
         header.high = UInt32(slot + 1)

@@ -76,6 +76,11 @@ public struct EffectLayout: Sendable {
         if block < gradientBlocks { return contribution.gradient }
         return block < firstEntryBlock ? contribution.statistics : contribution.entries
     }
+
+    /// XXH64 of a block of a contribution.
+    func digest(_ block: Int, in contribution: SlotContribution) -> UInt64 {
+        buffer(block, in: contribution).digest(range(block))
+    }
 }
 
 /// Where a slot's contribution lies: gradient, BN statistics, entries of the memory, and embeddings where
@@ -118,12 +123,12 @@ public struct SlotContribution: Sendable {
 
     /// Writes what a slot's forward pass gives.
     ///
-    /// - Returns: XXH64 of the embeddings; never 0, which says that there is none.
+    /// - Returns: XXH64 of the embeddings.
     public func store(embeddings values: [Float], statistics batchStatistics: [Float]) -> UInt64 {
         precondition(values.count <= embeddings.count, "\(values.count) numbers of embeddings")
         _ = embeddings.floats.update(from: values)
         _ = statistics.floats.update(from: batchStatistics)
-        return max(1, embeddings.digest(0..<values.count))
+        return embeddings.digest(0..<values.count)
     }
 
     /// Writes what a slot puts into the memory.
@@ -138,19 +143,28 @@ public struct SlotContribution: Sendable {
         shape.write(embeddings, labels: labels, slot: slot, into: entries.floats)
     }
 
-    /// XXH64 of gradient, statistics and entries of the memory, for audits; never 0, which says that there is none.
-    public var digest: UInt64 {
-        var hash = XXH64()
-        hash.update(gradient.bytes(0..<gradient.count))
-        hash.update(statistics.bytes(0..<statistics.count))
-        hash.update(entries.bytes(0..<entries.count))
-        return max(1, hash.finish())
-    }
-
     /// Changes a bit of the gradient: for tests of what audits find.
     public func flipBit() { gradient.base.flipBit() }
 }
 
 extension UnsafeMutablePointer<Float> {
     func flipBit() { pointee = Float(bitPattern: pointee.bitPattern ^ 1 << 20) }
+}
+
+/// What a slot came to, as digests that are taken once it is computed: whatever is used of it later has
+/// to be the same.
+public struct SlotSeal: Sendable, Equatable {
+    /// XXH64 of each block.
+    let blocks: [UInt64]
+    /// XXH64 of the blocks' digests, for audits: the same for everybody who computed the slot; never 0,
+    /// which says that there is none.
+    public let digest: UInt64
+
+    /// Digests gradient and statistics, every byte once.
+    public init(_ contribution: SlotContribution, _ layout: EffectLayout) {
+        blocks = (0..<layout.blockCount).map { layout.digest($0, in: contribution) }
+        var hash = XXH64()
+        for block in blocks { hash.update(block) }
+        digest = max(1, hash.finish())
+    }
 }

@@ -89,10 +89,10 @@ struct OutgoingBlock {
     let owner: AnyObject
 
     /// The embeddings of a slot.
-    init(embeddingsOf contribution: SlotContribution, count: Int) {
+    init(embeddingsOf contribution: SlotContribution, count: Int, digest: UInt64) {
         bytes = contribution.embeddings.bytes(0..<count)
         memory = contribution.memory
-        digest = contribution.embeddings.digest(0..<count)
+        self.digest = digest
         owner = contribution.embeddings
     }
 
@@ -113,6 +113,24 @@ public final class StepBuffers {
         var digests: [Int: UInt64] = [:]
     }
 
+    /// A slot that was computed here.
+    private struct OwnSlot {
+        let contribution: SlotContribution
+        /// What it was when it was computed, where two compute it.
+        let seal: SlotSeal?
+    }
+
+    /// Embeddings of a slot that were computed here.
+    private struct OwnEmbeddings {
+        let contribution: SlotContribution
+        /// How many numbers they are.
+        let count: Int
+        /// XXH64 of what they were when they were computed.
+        let digest: UInt64
+
+        var isWhole: Bool { contribution.embeddings.digest(0..<count) == digest }
+    }
+
     /// The step.
     public let step: Int
     /// The history that it goes on.
@@ -123,13 +141,12 @@ public final class StepBuffers {
     /// Finished blocks.
     public let effect: SlotContribution
     private let pool: BufferPool
-    private var slots: [Int: SlotContribution] = [:]
+    private var slots: [Int: OwnSlot] = [:]
     /// Slots that were computed again; peers may still read them.
     private var outdated: [SlotContribution] = []
     private var received: [Int: [SlotRun: ReceivedPart]] = [:]
     private var outgoing: [SlotRun: Outgoing] = [:]
-    /// Embeddings of slots that were computed here, and how many numbers they are.
-    private var own: [Int: (contribution: SlotContribution, count: Int)] = [:]
+    private var own: [Int: OwnEmbeddings] = [:]
     /// Embeddings that peers have sent.
     private var receivedEmbeddings: [Int: [Float]] = [:]
     /// XXH64 of each finished block, taken while it is in the cache.
@@ -150,21 +167,29 @@ public final class StepBuffers {
 
     fileprivate var contributions: [SlotContribution] {
         let unfinished = own.filter { slots[$0.key] == nil }.map(\.value.contribution)
-        return [effect] + slots.values + outdated + unfinished
+        return [effect] + slots.values.map(\.contribution) + outdated + unfinished
             + outgoing.filter { $0.key.count > 1 }.map(\.value.contribution)
     }
 
     /// Keeps what was computed here; peers may read it from now on, so that the first stays.
-    public func keep(slot: Int, _ contribution: SlotContribution) {
-        if slots[slot] == nil { slots[slot] = contribution }
+    ///
+    /// - Parameter seal: what it has to be whenever it is sent or folded; nil where nobody else computes
+    ///   the slot, and nothing is compared.
+    public func keep(slot: Int, _ contribution: SlotContribution, seal: SlotSeal? = nil) {
+        if slots[slot] == nil { slots[slot] = OwnSlot(contribution: contribution, seal: seal) }
     }
 
     // MARK: Embeddings, where mining spans the step
 
     /// Keeps what a slot's forward pass gave here; peers may read it from now on, so that the first
     /// stays.
-    public func keepEmbeddings(slot: Int, _ contribution: SlotContribution, count: Int) {
-        if own[slot] == nil { own[slot] = (contribution, count) }
+    ///
+    /// - Parameter digest: XXH64 of them, as ``SlotContribution/store(embeddings:statistics:)`` gave it.
+    public func keepEmbeddings(
+        slot: Int, _ contribution: SlotContribution, count: Int, digest: UInt64
+    ) {
+        guard own[slot] == nil else { return }
+        own[slot] = OwnEmbeddings(contribution: contribution, count: count, digest: digest)
     }
 
     /// Copies what a peer sent.
@@ -182,11 +207,24 @@ public final class StepBuffers {
     }
 
     /// The embeddings of all slots, in slot order; every slot's are here.
-    public var allEmbeddings: [Float] {
-        (0..<slotCount).flatMap { slot in
-            receivedEmbeddings[slot]
-                ?? own[slot].map { Array($0.contribution.embeddings.floats.prefix($0.count)) }!
+    ///
+    /// - Throws: ``TrainingError`` with code `damaged` where those that were computed here have changed
+    ///   since.
+    public func allEmbeddings() throws -> [Float] {
+        var all: [Float] = []
+        for slot in 0..<slotCount {
+            if let received = receivedEmbeddings[slot] {
+                all += received
+            } else {
+                try checkEmbeddings(of: slot)
+                all += own[slot]!.contribution.embeddings.floats.prefix(own[slot]!.count)
+            }
         }
+        return all
+    }
+
+    private func checkEmbeddings(of slot: Int) throws(TrainingError) {
+        if own[slot]?.isWhole == false { throw damaged("the embeddings of slot \(slot)") }
     }
 
     /// Where the rest of a slot goes whose forward pass was done here.
@@ -199,19 +237,37 @@ public final class StepBuffers {
         for slot in slots { receivedEmbeddings[slot] = nil }
         self.slots = [:]
         forgetSums()
-        for (slot, (old, count)) in own {
+        for (slot, old) in own {
             let fresh = SlotContribution(layout)
             _ = fresh.store(
-                embeddings: Array(old.embeddings.floats.prefix(count)),
-                statistics: Array(old.statistics.floats))
-            own[slot] = (fresh, count)
-            outdated.append(old)
+                embeddings: Array(old.contribution.embeddings.floats.prefix(old.count)),
+                statistics: Array(old.contribution.statistics.floats))
+            own[slot] = OwnEmbeddings(contribution: fresh, count: old.count, digest: old.digest)
+            outdated.append(old.contribution)
         }
     }
 
-    /// The embeddings of a slot that was computed here.
-    func outgoingEmbeddings(of slot: Int) -> OutgoingBlock? {
-        own[slot].map { OutgoingBlock(embeddingsOf: $0.contribution, count: $0.count) }
+    /// Drops everything that was computed here or sent: all of the step is computed again.
+    public func startOver() {
+        outdated += own.values.map(\.contribution)
+        outdated += slots.filter { own[$0.key] == nil }.map(\.value.contribution)
+        (slots, own, receivedEmbeddings) = ([:], [:], [:])
+        forgetSums()
+    }
+
+    /// The embeddings of a slot that was computed here; nil for another one's.
+    ///
+    /// - Parameter isChecked: whether they are compared with their digest first, since they did not
+    ///   arrive.
+    /// - Throws: ``TrainingError`` with code `damaged` where they have changed since, and nobody would take
+    ///   them.
+    func outgoingEmbeddings(
+        of slot: Int, isChecked: Bool = false
+    ) throws(TrainingError) -> OutgoingBlock? {
+        guard let own = own[slot] else { return nil }
+        if isChecked { try checkEmbeddings(of: slot) }
+        return OutgoingBlock(
+            embeddingsOf: own.contribution, count: own.count, digest: own.digest)
     }
 
     // MARK: Blocks
@@ -262,7 +318,7 @@ public final class StepBuffers {
     public func forgetSums(and slots: [Int] = []) {
         received = [:]
         outgoing = [:]
-        outdated += slots.compactMap { self.slots.removeValue(forKey: $0) }
+        outdated += slots.compactMap { self.slots.removeValue(forKey: $0)?.contribution }
     }
 
     /// A block of the effect.
@@ -276,34 +332,51 @@ public final class StepBuffers {
     ///
     /// - Parameter isChecked: whether it is compared with its digest first, since it did not arrive; a sum
     ///   that has changed is made once more.
-    /// - Throws: ``TrainingError`` with code `damaged` where a slot has changed since it was computed, which
-    ///   nobody would take.
+    /// - Throws: ``TrainingError`` with code `damaged` where a slot has changed since it was sealed or
+    ///   sent, which nobody would take.
     func outgoing(_ run: SlotRun, block: Int, isChecked: Bool = false) throws -> OutgoingBlock {
         let slot = run.count == 1 ? slots[run.low] : nil
-        var entry = outgoing[run] ?? Outgoing(contribution: slot ?? pool.take())
-        if isChecked, let digest = entry.digests[block] {
-            let bytes = UnsafeRawBufferPointer(
-                start: layout.pointer(block, in: entry.contribution),
-                count: layout.byteCount(block))
-            if XXH64.digest(bytes) != digest {
-                guard slot == nil else {
-                    throw TrainingError(
-                        .damaged,
-                        "slot \(run.low) of step \(step) has changed in memory since it was computed; "
-                            + "run 'lineup doctor' on this machine, then start this worker again")
-                }
-                entry.digests[block] = nil
-            }
+        var entry = outgoing[run] ?? Outgoing(contribution: slot?.contribution ?? pool.take())
+        if isChecked, let digest = entry.digests[block],
+            layout.digest(block, in: entry.contribution) != digest
+        {
+            if slot != nil { throw damaged(run.low, block: block) }
+            entry.digests[block] = nil
         }
         if entry.digests[block] == nil {
-            let base = layout.pointer(block, in: entry.contribution)
-            if slot == nil { try sum(run, block: block, into: base) }
-            entry.digests[block] = XXH64.digest(
-                UnsafeRawBufferPointer(start: base, count: layout.byteCount(block)))
+            if slot == nil {
+                try sum(run, block: block, into: layout.pointer(block, in: entry.contribution))
+            }
+            let digest = layout.digest(block, in: entry.contribution)
+            // The pass that every block takes when it is sent: a sealed one has its digest already.
+            if let seal = slot?.seal, seal.blocks[block] != digest {
+                throw damaged(run.low, block: block)
+            }
+            entry.digests[block] = digest
             outgoing[run] = entry
         }
         return OutgoingBlock(
             block, of: entry.contribution, layout, digest: entry.digests[block]!)
+    }
+
+    /// Compares a block of a sealed slot with its digest, unless that was done when it was sent.
+    private func checkSealed(_ slot: Int, block: Int) throws(TrainingError) {
+        guard let own = slots[slot], let seal = own.seal,
+            outgoing[SlotRun(slot, slot + 1)]?.digests[block] == nil,
+            layout.digest(block, in: own.contribution) != seal.blocks[block]
+        else { return }
+        throw damaged(slot, block: block)
+    }
+
+    private func damaged(_ slot: Int, block: Int) -> TrainingError {
+        damaged("block \(block) of slot \(slot)")
+    }
+
+    private func damaged(_ what: String) -> TrainingError {
+        TrainingError(
+            .damaged,
+            "\(what) of step \(step) changed in memory after being computed; run 'lineup "
+                + "doctor' on this machine, then start this worker again")
     }
 
     /// A finished block.
@@ -312,13 +385,17 @@ public final class StepBuffers {
     }
 
     /// Sums a run of a block in tree order from what is held here.
+    ///
+    /// - Throws: ``TrainingError`` with code `damaged` where a sealed slot has changed, `missingPartial`
+    ///   where a part is not here.
     func sum(
         _ run: SlotRun, block: Int, into output: UnsafeMutablePointer<Float>, scale: Float? = nil
     ) throws {
         var parts: [SlotRun: UnsafePointer<Float>] = [:]
-        for (slot, contribution) in slots where run.low <= slot && slot < run.high {
+        for (slot, own) in slots where run.low <= slot && slot < run.high {
+            try checkSealed(slot, block: block)
             parts[SlotRun(slot, slot + 1)] = UnsafePointer(
-                layout.pointer(block, in: contribution))
+                layout.pointer(block, in: own.contribution))
         }
         for (other, part) in received[block] ?? [:]
         where run.low <= other.low && other.high <= run.high {

@@ -13,7 +13,7 @@ internal import Foundation
 /// JSON, then events: length (4 bytes), check (4, the low half of XXH64), kind (1), content.
 final class FlightSegment {
     static let magic: UInt64 = 0x544C_464C_5055_4E4C  // "LNUPLFLT"
-    static let version: UInt32 = 1
+    static let version: UInt32 = 2
     static let headBytes = 128
     static let eventHeadBytes = 9
 

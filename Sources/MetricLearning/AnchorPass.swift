@@ -26,7 +26,7 @@ struct AnchorPass {
         return LossResult(
             loss: try product - product.detach() + tally.sum / divisor,
             fractionPositive: tally.fractionPositive,
-            activeCount: tally.active, validCount: tally.valid)
+            activeCount: tally.active, validCount: tally.valid, rowLosses: tally.rowLosses)
     }
 
     private func run(
@@ -71,6 +71,7 @@ struct AnchorPass {
         for row in labels.indices {
             let anchor = anchor(row)
             loss.add(anchor, summaries: summaries, to: &tally)
+            tally.endRow()
             for pairs in [anchor.positives, anchor.negatives] {
                 for place in 0..<pairs.count {
                     gradient[row * width + pairs.rows[place]] = pairs.gradient[place]

@@ -11,6 +11,8 @@ public struct BatchSummary: Sendable, Equatable {
     public var positiveDistances = Histogram()
     /// Those of two identities.
     public var negativeDistances = Histogram()
+    /// What each row adds to the loss; rows without a term are left out.
+    public var losses = Histogram()
     /// Share of rows whose nearest other row is of their identity; of two as near, the lower counts.
     public var top1 = 0.0
     /// Mean share of rows of one's own identity among the ``precisionRank`` nearest others.
@@ -18,7 +20,7 @@ public struct BatchSummary: Sendable, Equatable {
     /// K - 1, where K is the number of rows of the identity that has most; at least 1.
     public var precisionRank = 1
 
-    /// Rows that are looked at, at most: all pairs of them are.
+    /// Rows whose embeddings are looked at, at most: all pairs of them are.
     public static let rowsMax = 1_024
 
     /// Looks at a mini-batch.
@@ -26,11 +28,13 @@ public struct BatchSummary: Sendable, Equatable {
     /// - Parameters:
     ///   - embeddings: row-major `[labels.count, dimension]`, as the network gives them.
     ///   - labels: one identity for each row; those beyond ``rowsMax`` are left out.
-    public init(embeddings: [Float], labels: [Int]) {
+    ///   - rowLosses: as `LossResult.rowLosses`; of all rows.
+    public init(embeddings: [Float], labels: [Int], rowLosses: [Float] = []) {
         let dimension = embeddings.count / Swift.max(1, labels.count)
         let count = Swift.min(labels.count, Self.rowsMax)
         var sizes: [Int: Int] = [:]
         for label in labels.prefix(count) { sizes[label, default: 0] += 1 }
+        for loss in rowLosses { losses.add(Double(loss)) }
         precisionRank = Swift.max(1, (sizes.values.max() ?? 1) - 1)
         let squares = Self.squaredDistances(embeddings, count: count, dimension: dimension)
         var (hits, found) = (0, 0)

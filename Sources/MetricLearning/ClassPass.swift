@@ -17,7 +17,7 @@ struct SimilarityTable {
 
 /// A loss over the similarities of rows and identities.
 protocol ClassLoss: Sendable {
-    /// Adds a mini-batch's terms, and puts the derivative of their sum by each similarity in its
+    /// Adds a mini-batch's terms, ends every row where they are those of rows, and puts the derivative of their sum by each similarity in its
     /// place.
     func differentiate(_ table: SimilarityTable, _ tally: inout LossTally)
 }
@@ -80,6 +80,7 @@ struct ClassPass {
                 classSlope[label * dimension + at] -= difference
             }
             tally.add(square / 2)
+            tally.endRow()
         }
         withExtendedLifetime((exactRows, exactClasses)) {}
         let divisor = configuration.reducer.divisor(of: tally)
@@ -105,6 +106,6 @@ struct ClassPass {
         return LossResult(
             loss: try product - product.detach() + value,
             fractionPositive: tally.fractionPositive, activeCount: tally.active,
-            validCount: tally.valid)
+            validCount: tally.valid, rowLosses: tally.rowLosses)
     }
 }

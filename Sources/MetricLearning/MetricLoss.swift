@@ -18,6 +18,21 @@ public struct LossResult: Sendable {
     ///
     /// Where a memory is compared with, each loss's own and then that against the memory before its weight.
     public var parts: [Double] = []
+    /// What each row adds, whatever the reducer: the mean of the terms of which it is the anchor, of
+    /// losses over identities its own term.
+    ///
+    /// NaN for a row without a term; empty where no term is a row's (`proxy_anchor`). Of a sum, the
+    /// weighted sum over the losses that say something of the row.
+    public var rowLosses: [Double] = []
+
+    /// The weighted sum of what losses say of each row; empty where none says anything.
+    static func rowLosses(of results: [LossResult], weights: [Double]) -> [Double] {
+        let told = zip(results.map(\.rowLosses), weights).filter { !$0.0.isEmpty }
+        return (0..<(told.first?.0.count ?? 0)).map { row in
+            let terms = told.map { $0.0[row] * $0.1 }.filter { !$0.isNaN }
+            return terms.isEmpty ? .nan : terms.reduce(0, +)
+        }
+    }
 }
 
 /// A metric-learning loss over one mini-batch, or a weighted sum of several.
@@ -96,7 +111,8 @@ public struct MetricLoss: Sendable {
         return LossResult(
             loss: sum, fractionPositive: results[0].fractionPositive,
             activeCount: results[0].activeCount, validCount: results[0].validCount,
-            parts: results.count == 1 ? [] : try results.map { try $0.loss.item() })
+            parts: results.count == 1 ? [] : try results.map { try $0.loss.item() },
+            rowLosses: LossResult.rowLosses(of: results, weights: weights))
     }
 
     private func check(

@@ -17,6 +17,7 @@ extension WireEnvelope.OneOf_Body {
         case .evaluationRows(let m): "ROWS step \(m.step) \(m.set)"
         case .checkpointFailed(let m): "CHECKPOINT_FAILED step \(m.step)"
         case .stateAwaited(let m): "AWAITED number \(m.number)"
+        case .slotDetail(let m): "SLOT_DETAIL step \(m.step) slot \(m.slot) first \(m.first)"
         case .welcome(let m): "WELCOME term \(m.term)"
         case .refusal(let m): "REFUSAL \(m.message)"
         case .loadState(let m): "LOAD step \(m.step) number \(m.number) \(m.source)"

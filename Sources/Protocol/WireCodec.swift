@@ -8,7 +8,7 @@ public typealias WireBody = WireEnvelope.OneOf_Body
 /// Turns control messages and data headers into bytes and back; refuses what is not one.
 public enum WireCodec {
     /// Raised with every change that an older worker would misread.
-    public static let version: UInt32 = 7
+    public static let version: UInt32 = 8
 
     /// Bytes after every message: the XXH64 digest of what is before them, little end first.
     ///

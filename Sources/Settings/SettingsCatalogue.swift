@@ -360,7 +360,7 @@ public enum SettingsCatalogue {
             "Interval of TensorBoard points."),
         entry(
             "logging.detailed", .flag, change: .free,
-            "Also write the embeddings, losses and sample names of every step."),
+            "Write embeddings, losses and file names of every step to RUN/detailed, as HDF5."),
         entry(
             "evaluation.sets", .list(sets),
             "Sets that every checkpoint is scored on."),

@@ -12,7 +12,7 @@ enum Packet {
     case partial(step: Int, history: UInt64, fold: Int, block: Int, SlotRun, UInt64)
     case result(step: Int, history: UInt64, fold: Int, block: Int, UInt64)
     case want(step: Int, history: UInt64, fold: Int, blocks: [Int], partials: Bool)
-    case embeddings(step: Int, history: UInt64, slot: Int, UInt64)
+    case embeddings(step: Int, history: UInt64, fold: Int, slot: Int, UInt64)
     case wantEmbeddings(step: Int, history: UInt64, slots: [Int])
     case state(step: Int, piece: Int, UInt64)
 
@@ -23,20 +23,20 @@ enum Packet {
             Name(step: step, fold: fold, block: block, run: run)
         case .result(let step, _, let fold, let block, _):
             Name(step: step, fold: fold, block: block, run: nil)
-        case .embeddings(let step, _, let slot, _):
-            Name(step: step, fold: nil, block: slot, run: nil)
+        case .embeddings(let step, _, let fold, let slot, _):
+            Name(step: step, fold: fold, block: slot, run: nil, isEmbeddings: true)
         case .want, .wantEmbeddings, .state: nil
         }
     }
 
     struct Name: Hashable {
         let step: Int
-        /// Nil for embeddings, which are the same in every fold.
-        let fold: Int?
+        let fold: Int
         /// Or the slot.
         let block: Int
         /// Nil for a finished block and for embeddings.
         let run: SlotRun?
+        var isEmbeddings = false
     }
 }
 
@@ -88,6 +88,9 @@ struct TrainerModel {
     var flip: UInt64 = 0
     /// A bit that flips in the next slot that somebody else computes too.
     var slotFlip: UInt64 = 0
+    /// Whether a bit flips in the next such slot once it is digested, and slots where one has.
+    var flipsSealed = false
+    var damagedSlots: Set<Int> = []
     /// A bit that flips in the next block that somebody else folds too.
     var foldFlip: UInt64 = 0
     /// A bit that flips in the next copy of the state.

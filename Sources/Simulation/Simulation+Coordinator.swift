@@ -67,6 +67,7 @@ extension Simulation {
         case .event(let kind, _, let text):
             note("coordinator \(process.index): \(kind): \(text)")
             if ["suspected", "quarantined"].contains(kind) { checkBlame(text) }
+            if kind == "worker_left" { noteDamage(text) }
         case .recordEvaluation(let rows, let worker):
             recordEvaluation(rows, from: worker, by: process)
         case .finish(let outcome): finish(outcome, process)

@@ -136,10 +136,11 @@ extension Simulation {
                 let index = names[name]
             else { return false }
             let flip: UInt64 = 1 << UInt64(random.index(below: 64))
-            switch random.index(below: configuration.auditFraction > 0 ? 4 : 2) {
+            switch random.index(below: configuration.auditFraction > 0 ? 5 : 2) {
             case 1: workers[index].trainer?.copyFlip = flip
             case 2: workers[index].trainer?.slotFlip = flip
             case 3: workers[index].trainer?.foldFlip = flip
+            case 4: workers[index].trainer?.flipsSealed = true
             default: workers[index].trainer?.flip = flip
             }
             // One of many may do so at every step; the others are the majority.
@@ -336,6 +337,7 @@ extension Simulation {
             worker.trainer?.unreadableUntil = 0
             worker.trainer?.flip = 0
             worker.trainer?.slotFlip = 0
+            worker.trainer?.flipsSealed = false
             worker.trainer?.foldFlip = 0
             worker.trainer?.copyFlip = 0
             if worker.trainer?.isFaulty ?? false { kill(worker) }

@@ -164,6 +164,18 @@ extension Simulation {
         }
     }
 
+    /// A trainer that has found a flip in a slot of its own says so when it leaves.
+    func noteDamage(_ text: String) {
+        for flip in auditedFlips
+        where text.hasPrefix("trainer \(flip.trainer) left: ")
+            && text.hasSuffix(Self.damage(step: flip.step))
+        {
+            namedFlips.insert(flip)
+        }
+    }
+
+    static func damage(step: Int) -> String { " of step \(step) changed in memory" }
+
     /// S7: rows only of what is durable, and equal to what a lone evaluator finds.
     func checkEvaluation(_ rows: WireEvaluationRows) {
         let step = Int(clamping: rows.step)

@@ -61,11 +61,13 @@ extension Simulation {
         case .gather(let gather): perform(gather, at: worker)
         case .openExchange:
             worker.trainer!.slots = [:]
+            worker.trainer!.damagedSlots = []
             worker.trainer!.embedded = [:]
             worker.trainer!.received = [:]
             clearExchange(worker)
         case .refold(_, let slots):
             for slot in slots { worker.trainer!.slots[slot] = nil }
+            worker.trainer!.damagedSlots.subtract(slots)
             worker.trainer!.ready = nil
             worker.trainer!.partials = [:]
             worker.trainer!.effect = [:]
@@ -190,6 +192,7 @@ extension Simulation {
         // What the slot is computed from, and thereby all that its blocks depend on.
         let value = ReferenceRun.mix(state ^ worker.trainer!.wrongness, UInt64(step), sample)
         worker.trainer!.slots[slot] = value ^ slotFlip(step, slot, worker)
+        flipSealed(step, slot, worker)
         perform(
             worker.trainer!.machine.slotComputed(done(step, slot, worker), epoch: epoch),
             at: worker)
@@ -215,7 +218,9 @@ extension Simulation {
     ) {
         let machine = worker.trainer!.machine
         guard machine.epoch == epoch, machine.step + 1 == step else { return }
-        guard isReadable(step, slot, epoch, worker) else { return }
+        guard isReadable(step, slot, epoch, worker),
+            machine.awaitsEmbeddings(name(of: slot, step, worker))
+        else { return }
         let value = ReferenceRun.mix(state ^ worker.trainer!.wrongness, UInt64(step), sample)
         if worker.trainer!.embedded[slot] == nil {
             // In the first phase or in the second.
@@ -233,11 +238,13 @@ extension Simulation {
         _ worker: WorkerProcess
     ) {
         let machine = worker.trainer!.machine
-        guard machine.epoch == epoch, machine.step + 1 == step, stepLoss(worker) == loss
+        guard machine.epoch == epoch, machine.step + 1 == step, stepLoss(worker) == loss,
+            worker.trainer!.embedded[slot] != nil, machine.awaits(name(of: slot, step, worker))
         else { return }
         if worker.trainer!.slots[slot] == nil {
             let value = ReferenceRun.mix(worker.trainer!.embedded[slot]!, loss)
             worker.trainer!.slots[slot] = value ^ slotFlip(step, slot, worker)
+            flipSealed(step, slot, worker)
         }
         var message = done(step, slot, worker)
         // A loss of other embeddings is another one.
@@ -264,8 +271,9 @@ extension Simulation {
                         return fail("S2", "\(worker.name) was told to send what it lacks")
                     }
                     sendData(
-                        .embeddings(step: step, history: history, slot: slot, value),
-                        from: worker.index, to: to)
+                        .embeddings(
+                            step: step, history: history, fold: worker.trainer!.machine.fold,
+                            slot: slot, value), from: worker.index, to: to)
                 }
             }
         case .want(let slots, let peer):
@@ -276,6 +284,12 @@ extension Simulation {
         case .forget(let slots):
             for slot in slots { worker.trainer!.received[slot] = nil }
             worker.trainer!.slots = [:]
+            worker.trainer!.damagedSlots = []
+        case .startOver:
+            worker.trainer!.embedded = [:]
+            worker.trainer!.received = [:]
+            worker.trainer!.slots = [:]
+            worker.trainer!.damagedSlots = []
         }
     }
 
@@ -305,6 +319,35 @@ extension Simulation {
         flipped(worker, step: step, isAudited: true)
         defer { worker.trainer!.slotFlip = 0 }
         return worker.trainer!.slotFlip
+    }
+
+    /// A bit that flips in such a slot once it is digested: what SLOT_DONE says is right, and the bits
+    /// are not.
+    private func flipSealed(_ step: Int, _ slot: Int, _ worker: WorkerProcess) {
+        guard worker.trainer!.machine.isAudited(slot: slot, step: step),
+            worker.trainer!.flipsSealed, isFlippable(step)
+        else { return }
+        worker.trainer!.flipsSealed = false
+        worker.trainer!.damagedSlots.insert(slot)
+        // Found when it is used, and not before.
+        flipped(worker, step: step, isAudited: false)
+    }
+
+    /// Whether a slot of a run is no longer what was digested: its trainer, which compares whatever it
+    /// sends or folds, says so and ends, and is started again.
+    private func isDamaged(_ run: SlotRun, _ worker: WorkerProcess) -> Bool {
+        let step = worker.trainer!.machine.step + 1
+        guard
+            let slot = worker.trainer!.damagedSlots.sorted()
+                .first(where: { run.low <= $0 && $0 < run.high })
+        else { return false }
+        auditedFlips.insert(Flip(step: step, trainer: worker.name))
+        var message = WireGoodbye()
+        message.reason = "slot \(slot)" + Self.damage(step: step)
+        message.failed = true
+        exit(worker, saying: message)
+        push(.spawn, after: draw(100, 2000) * Self.millisecond)
+        return true
     }
 
     /// One bit a step, and only where somebody else can notice.
@@ -374,6 +417,7 @@ extension Simulation {
 
     private func load(_ load: WireLoadState, _ epoch: Int, _ worker: WorkerProcess) {
         worker.trainer!.slots = [:]
+        worker.trainer!.damagedSlots = []
         worker.trainer!.embedded = [:]
         worker.trainer!.received = [:]
         worker.trainer!.partials = [:]
@@ -484,8 +528,8 @@ extension Simulation {
             worker.trainer!.effect[block] = value
             perform(
                 worker.trainer!.machine.resultReceived(block, digest: value), at: worker)
-        case .embeddings(let step, let history, let slot, let value):
-            guard isHere(packet, step, history, nil, from, name, worker),
+        case .embeddings(let step, let history, let fold, let slot, let value):
+            guard isHere(packet, step, history, fold, from, name, worker, isEmbeddings: true),
                 worker.trainer!.machine.wantsEmbeddings(ofSlot: slot)
             else { return }
             worker.trainer!.received[slot] = value
@@ -510,10 +554,10 @@ extension Simulation {
 
     private func isHere(
         _ packet: Packet, _ step: Int, _ history: UInt64, _ fold: Int?, _ from: Int,
-        _ name: String, _ worker: WorkerProcess
+        _ name: String, _ worker: WorkerProcess, isEmbeddings: Bool = false
     ) -> Bool {
         switch worker.trainer!.machine.place(
-            step: step, history: history, fold: fold, from: name)
+            step: step, history: history, fold: fold, from: name, isEmbeddings: isEmbeddings)
         {
         case .here: return true
         case .later:
@@ -530,9 +574,10 @@ extension Simulation {
         let machine = worker.trainer!.machine
         let (step, history) = (machine.step + 1, machine.history)
         let fold = machine.fold
+        let root = SlotRun(0, configuration.slots)
         switch action {
         case .sendPartial(let run, let blocks, let peer):
-            guard let to = names[peer] else { return }
+            guard let to = names[peer], !isDamaged(run, worker) else { return }
             for block in blocks {
                 guard let value = sum(run, block, worker) else {
                     return fail("S2", "\(worker.name) was told to send slots that it lacks")
@@ -545,15 +590,17 @@ extension Simulation {
                     from: worker.index, to: to)
             }
         case .finish(let blocks):
+            guard !isDamaged(root, worker) else { return }
             for block in blocks {
-                guard let value = sum(SlotRun(0, configuration.slots), block, worker) else {
+                guard let value = sum(root, block, worker) else {
                     return fail("S2", "\(worker.name) was told to finish what it lacks")
                 }
                 worker.trainer!.effect[block] = value ^ foldFlip(block, worker)
             }
         case .audit(let blocks):
+            guard !isDamaged(root, worker) else { return }
             for block in blocks {
-                guard let value = sum(SlotRun(0, configuration.slots), block, worker) else {
+                guard let value = sum(root, block, worker) else {
                     return fail("S2", "\(worker.name) was told to audit what it lacks")
                 }
                 perform(

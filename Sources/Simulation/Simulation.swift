@@ -264,6 +264,16 @@ public final class Simulation {
         kill(worker)
     }
 
+    /// The same with a last word, which still arrives.
+    func exit(_ worker: WorkerProcess, saying goodbye: WireGoodbye) {
+        sendUp(.goodbye(goodbye), from: worker)
+        if let link = worker.link, !link.isDead {
+            worker.link = nil
+            queue.push(.closedAtCoordinator(link), at: max(now, link.lastUp) + 3000)
+        }
+        exit(worker, goodbye.reason)
+    }
+
     func startCoordinator() {
         isRestarting = false
         let term = ledger.beginTerm()

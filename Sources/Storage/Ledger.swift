@@ -215,12 +215,13 @@ public final class Ledger: Sendable {
 
     /// Makes a step happen: the one transaction that commits it.
     ///
+    /// - Parameter detailed: the step's rows for `logging.detailed`.
     /// - Returns: the history digest after the step.
     /// - Throws: ``StorageError``, and nothing is written: with code `staleTerm`, or with code
     ///   `stepOutOfOrder` when the step is not the one after the last committed one.
     @discardableResult
     public func commitStep(
-        _ step: StepRecord, miniBatches: [MiniBatchRecord]
+        _ step: StepRecord, miniBatches: [MiniBatchRecord], detailed: DetailedRecord? = nil
     ) throws(StorageError) -> UInt64 {
         try writeInTerm("committing step \(step.step)") { database, term in
             guard let run = try database.row("SELECT last_step, history FROM runs") else {
@@ -247,6 +248,7 @@ public final class Ledger: Sendable {
             for part in miniBatches.insertionParts {
                 try MiniBatchRecord.insertion.insert(part, into: database) { $0.bind(&$1) }
             }
+            if let detailed { try self.insert(detailed, of: step.step, into: database) }
             try database.run(
                 "UPDATE runs SET last_step = ?, history = ? WHERE term = ?",
                 [step.step, history.hex, term])
@@ -273,6 +275,7 @@ public final class Ledger: Sendable {
                     [self.now(), step])
                 try database.run("DELETE FROM \(table) WHERE step >= ?", [step])
             }
+            try database.run("DELETE FROM detailed WHERE step >= ?", [step])
             let before = try database.row("SELECT history FROM steps WHERE step = ?", [step - 1])
             try database.run(
                 "UPDATE runs SET last_step = ?, history = ? WHERE term = ?",
@@ -551,12 +554,12 @@ public final class Ledger: Sendable {
         }
     }
 
-    private var noRun: StorageError {
+    var noRun: StorageError {
         StorageError(.notFound, "ledger \(path) records no run; start one with lineup train")
     }
 
     /// Runs a transaction that only the coordinator of the newest term may run.
-    private func writeInTerm<Value>(
+    func writeInTerm<Value>(
         _ what: String, _ body: (Database, Int) throws -> Value
     ) throws(StorageError) -> Value {
         guard let term else {

@@ -89,6 +89,14 @@ enum LedgerSchema {
         Column("mini_batches", "worker", .telemetry, "worker that held the lease"),
         Column("mini_batches", "seconds", .telemetry, "how long it computed"),
         Column("mini_batches", "outcome", .telemetry, "used, lost or duplicate"),
+        Column(
+            "detailed", "step", .telemetry, "committed step whose rows no file has yet", since: 5),
+        Column("detailed", "names", .telemetry, "its images' files, JSON", since: 5),
+        Column(
+            "detailed", "losses", .telemetry, "what each adds to the loss, float32, little-endian",
+            since: 5),
+        Column(
+            "detailed", "embeddings", .telemetry, "row by row, float32, little-endian", since: 5),
         Column("workers", "id", .telemetry, "row number, in order of joining"),
         Column("workers", "worker", .telemetry, "worker's name in the cluster"),
         Column("workers", "role", .telemetry, "trainer, evaluator or coordinator"),
@@ -167,6 +175,17 @@ enum LedgerSchema {
                         """)
             }
             try describe(columnsSince: 4, in: database)
+        }
+        // The large column is the last: what comes before it is read without it.
+        migrator.registerMigration("5") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE detailed (
+                        step INTEGER PRIMARY KEY NOT NULL, names TEXT NOT NULL,
+                        losses BLOB NOT NULL, embeddings BLOB NOT NULL
+                    )
+                    """)
+            try describe(columnsSince: 5, in: database)
         }
         return migrator
     }

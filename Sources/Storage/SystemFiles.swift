@@ -102,6 +102,14 @@ public struct SystemFiles: FileLayer {
         }
     }
 
+    /// Makes what a file holds durable, whoever wrote it.
+    public func synchroniseFile(_ path: String) throws(StorageError) {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw systemError("cannot open", path) }
+        defer { _ = Glibc.close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw systemError("cannot make durable", path) }
+    }
+
     /// The bytes of a file.
     public func contents(of path: String) throws(StorageError) -> FileContents {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)

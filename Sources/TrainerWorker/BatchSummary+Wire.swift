@@ -10,6 +10,7 @@ extension WireSlotSummary {
         distances = summary.distances.message
         positiveDistances = summary.positiveDistances.message
         negativeDistances = summary.negativeDistances.message
+        losses = summary.losses.message
         top1 = summary.top1
         precision = summary.precision
         precisionRank = UInt32(summary.precisionRank)

@@ -30,8 +30,10 @@ final class SharedStepLoss: Sendable {
         }.get()
     }
 
-    /// What the step's embeddings look like.
-    var summary: WireSlotSummary {
-        WireSlotSummary(BatchSummary(embeddings: embeddings, labels: labels))
+    /// What the step's embeddings and losses look like.
+    func summary() throws -> WireSlotSummary {
+        WireSlotSummary(
+            BatchSummary(
+                embeddings: embeddings, labels: labels, rowLosses: try value().rowLosses))
     }
 }

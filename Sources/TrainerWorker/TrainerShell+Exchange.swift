@@ -59,7 +59,7 @@ extension TrainerShell {
 
     /// The audited block among some in whose sum a bit flips now.
     private func takeFoldFlip(in blocks: [Int]) -> Int? {
-        guard let flip, !flip.isOfSlot, flip.step <= buffers!.step,
+        guard let flip, flip.kind == .fold, flip.step <= buffers!.step,
             let block = blocks.first(where: { machine.isAudited(block: $0) })
         else { return nil }
         self.flip = nil

@@ -25,9 +25,11 @@ struct MinedStep {
 
 /// What a slot's forward pass gave.
 struct EmbeddedSlotResult: Sendable {
-    var done: WireSlotDone
+    let done: WireSlotDone
     let contribution: SlotContribution
     let embedded: EmbeddedSlot
+    /// XXH64 of the embeddings.
+    let digest: UInt64
     let pixels: FloatBuffer
 }
 
@@ -44,112 +46,98 @@ extension TrainerShell {
     }
 
     func embed(step: Int, slots: [Int], samples: WireStepSamples, epoch: Int) {
-        let prepared = prepared!
-        let state = state!
-        let mailbox = mailbox
-        let tickets = tickets
+        let (prepared, state) = (prepared!, state!)
         mined.samples = samples
         prefetch([samples], slots: slots)
-        for slot in slots {
+        submit(step: step, slots: slots, epoch: epoch) { slot in
             let contribution = spare!.take()
             let count = samples.slots[slot].labels.count
-            let attempt = machine.attempt(ofSlot: slot)
-            let key = SlotInputs.Key(step: step, slot: slot)
-            let ticket = tickets.issue(key)
-            pool.submit {
-                guard tickets.isValid(ticket, for: key) else { return }
-                var done = WireSlotDone()
-                done.step = UInt64(step)
-                done.slot = UInt32(slot)
-                done.attempt = attempt
-                do {
-                    let clock = ContinuousClock()
-                    let start = clock.now
-                    let pixels = try prepared.inputs.take(key)
-                    let decoded = clock.now
-                    let embedded = try prepared.computer.embed(
-                        images: pixels.base, count: count, state: state)
-                    guard embedded.embeddings.allSatisfy(\.isFinite) else {
-                        throw Self.diverged("embeddings are not finite")
-                    }
-                    done.embeddings = contribution.store(
-                        embeddings: embedded.embeddings, statistics: embedded.batchStatistics)
-                    done.decodeSeconds = (decoded - start).seconds
-                    done.computeSeconds = (clock.now - decoded).seconds
-                    mailbox.post(
-                        .embedded(
-                            EmbeddedSlotResult(
-                                done: done, contribution: contribution, embedded: embedded,
-                                pixels: pixels), epoch: epoch))
-                } catch {
-                    mailbox.post(Self.failure(error, step: step, slot: slot, epoch: epoch))
-                }
+            let named = named(slot, step: step)
+            return {
+                .embedded(
+                    try Self.embedSlot(
+                        named, count: count, prepared: prepared, state: state,
+                        into: contribution), epoch: epoch)
             }
         }
+    }
+
+    private static func embedSlot(
+        _ done: WireSlotDone, count: Int, prepared: Prepared, state: TrainingState,
+        into contribution: SlotContribution
+    ) throws -> EmbeddedSlotResult {
+        let clock = ContinuousClock()
+        let start = clock.now
+        let pixels = try prepared.inputs.take(
+            .init(step: Int(done.step), slot: Int(done.slot)))
+        let decoded = clock.now
+        let embedded = try prepared.computer.embed(
+            images: pixels.base, count: count, state: state)
+        guard embedded.embeddings.allSatisfy(\.isFinite) else {
+            throw diverged("embeddings are not finite")
+        }
+        let digest = contribution.store(
+            embeddings: embedded.embeddings, statistics: embedded.batchStatistics)
+        var done = done
+        // 0 says that there is none.
+        done.embeddings = max(1, digest)
+        done.decodeSeconds = (decoded - start).seconds
+        done.computeSeconds = (clock.now - decoded).seconds
+        return EmbeddedSlotResult(
+            done: done, contribution: contribution, embedded: embedded, digest: digest,
+            pixels: pixels)
     }
 
     func keep(_ slot: EmbeddedSlotResult, in buffers: StepBuffers) {
         let number = Int(slot.done.slot)
         guard mined.slots[number] == nil else { return }
         buffers.keepEmbeddings(
-            slot: number, slot.contribution, count: slot.embedded.embeddings.count)
+            slot: number, slot.contribution, count: slot.embedded.embeddings.count,
+            digest: slot.digest)
         mined.slots[number] = MinedStep.Slot(
             embedded: slot.embedded, pixels: slot.pixels, done: slot.done)
     }
 
-    func backward(step: Int, slots: [Int], epoch: Int) {
-        let prepared = prepared!
-        let state = state!
-        let mailbox = mailbox
-        let tickets = tickets
-        let pause = options.slotPause
-        let loss = mined.loss ?? stepLoss(prepared.computer, state)
+    func backward(step: Int, slots: [Int], epoch: Int) throws {
+        let (prepared, state, pause) = (prepared!, state!, options.slotPause)
+        let loss = try mined.loss ?? stepLoss(prepared.computer, state)
         mined.loss = loss
-        for slot in slots {
+        let isSummarised = prepared.settings.logging.summarises(step: step)
+        submit(step: step, slots: slots, epoch: epoch) { slot in
             let own = mined.slots[slot]!
             let labels = mined.samples.slots[slot].labels.map { Int($0) }
             let contribution = buffers!.contribution(ofEmbedded: slot)!
             let firstRow = mined.samples.slots[..<slot].reduce(0) { $0 + $1.labels.count }
-            let isAudited = machine.isAudited(slot: slot, step: step)
-            let isFlipped = isAudited && takeSlotFlip(at: step)
-            let key = SlotInputs.Key(step: step, slot: slot)
-            let ticket = tickets.issue(key)
-            pool.submit {
-                guard tickets.isValid(ticket, for: key) else { return }
-                do {
-                    let clock = ContinuousClock()
-                    let start = clock.now
-                    let result = try prepared.computer.backward(
-                        own.embedded, firstRow: firstRow, of: loss.value(),
-                        images: own.pixels.base, state: state, into: contribution.gradient)
-                    if let memory = prepared.configuration.memory {
-                        contribution.store(
-                            entries: result.embeddings, labels: labels, slot: slot, memory)
-                    }
-                    Self.rest(pause)
-                    var done = own.done
-                    try Self.report(result, in: &done)
-                    // The step's, said once.
-                    if slot == 0, prepared.settings.logging.summarises(step: step) {
-                        done.summary = loss.summary
-                    }
-                    done.computeSeconds += (clock.now - start).seconds
-                    if isFlipped { contribution.flipBit() }
-                    if isAudited { done.digest = contribution.digest }
-                    mailbox.post(
-                        .computed(
-                            ComputedSlot(done: done, contribution: contribution, loss: loss),
-                            epoch: epoch))
-                } catch {
-                    mailbox.post(Self.failure(error, step: step, slot: slot, epoch: epoch))
+            let sealer = sealer(of: slot, step: step)
+            return {
+                let clock = ContinuousClock()
+                let start = clock.now
+                let result = try prepared.computer.backward(
+                    own.embedded, firstRow: firstRow, of: loss.value(),
+                    images: own.pixels.base, state: state, into: contribution.gradient)
+                if let memory = prepared.configuration.memory {
+                    contribution.store(
+                        entries: result.embeddings, labels: labels, slot: slot, memory)
                 }
+                Self.rest(pause)
+                var done = own.done
+                try Self.report(result, in: &done)
+                // The step's, said once.
+                if slot == 0, isSummarised { done.summary = try loss.summary() }
+                done.computeSeconds += (clock.now - start).seconds
+                return .computed(
+                    ComputedSlot(
+                        done, contribution, sealer, detail: Self.detail(of: result, prepared),
+                        loss: loss), epoch: epoch)
             }
         }
     }
 
-    private func stepLoss(_ computer: SlotComputer, _ state: TrainingState) -> SharedStepLoss {
+    private func stepLoss(
+        _ computer: SlotComputer, _ state: TrainingState
+    ) throws -> SharedStepLoss {
         SharedStepLoss(
-            embeddings: buffers!.allEmbeddings,
+            embeddings: try buffers!.allEmbeddings(),
             labels: mined.samples.slots.flatMap { $0.labels.map { Int($0) } }
         ) { embeddings, labels in
             try computer.loss(of: embeddings, labels: labels, state: state)
@@ -164,13 +152,13 @@ extension TrainerShell {
 
     // MARK: Embeddings
 
-    func perform(_ action: GatherStateMachine.Action) {
+    func perform(_ action: GatherStateMachine.Action) throws {
         let stamp = BlockCarrier.Stamp(run: link.run, fold: machine.fold)
         switch action {
         case .send(let slots, let names):
             for slot in slots {
                 for name in names {
-                    carrier.sendEmbeddings(ofSlot: slot, of: buffers!, stamp, to: name)
+                    try carrier.sendEmbeddings(ofSlot: slot, of: buffers!, stamp, to: name)
                 }
             }
         case .want(let slots, let peer):
@@ -178,24 +166,31 @@ extension TrainerShell {
         case .forget(let slots):
             buffers!.forgetEmbeddings(ofSlots: slots)
             mined.loss = nil
+        case .startOver:
+            buffers!.startOver()
+            // A backward pass may still read the mini-batches: they are not used again.
+            mined.slots = [:]
+            mined.loss = nil
         }
     }
 
     func takeEmbeddings(_ header: WireDataHeader, _ frame: Frame, from peer: String) {
         let slot = Int(header.low)
         guard isMiningStep, slot < machine.slotCount else { return }
+        let isEmbeddings = header.kind == .embeddings
         let place = machine.place(
-            step: Int(clamping: header.step), history: header.history, fold: nil, from: peer)
+            step: Int(clamping: header.step), history: header.history,
+            fold: isEmbeddings ? Int(header.fold) : nil, from: peer, isEmbeddings: isEmbeddings)
         switch place {
         case .nowhere: return
         case .later:
-            if header.kind == .embeddings, frame.count <= layout!.embeddingCount * 4 {
+            if isEmbeddings, frame.count <= layout!.embeddingCount * 4 {
                 parked.park(.init(header: header, payload: frame, peer: peer))
             }
             return
         case .here: break
         }
-        guard header.kind == .embeddings else {
+        guard isEmbeddings else {
             guard
                 let slots = BlockCarrier.blocks(
                     wantedBy: header, frame, blockCount: machine.slotCount)

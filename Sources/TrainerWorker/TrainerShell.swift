@@ -68,21 +68,6 @@ public struct TrainerOptions: Sendable {
     }
 }
 
-/// A bit that flips in the first audited slot, or while the first audited block is folded, from a step on.
-public struct BitFlip: Sendable, Equatable {
-    let isOfSlot: Bool
-    let step: Int
-
-    /// Reads `slot:STEP` or `fold:STEP`.
-    public init?(_ text: String) {
-        let parts = text.split(separator: ":")
-        guard parts.count == 2, ["slot", "fold"].contains(parts[0]), let step = Int(parts[1])
-        else { return nil }
-        isOfSlot = parts[0] == "slot"
-        self.step = step
-    }
-}
-
 /// How a worker's life ended, where nothing was wrong.
 public enum WorkerEnd: Sendable, Equatable {
     /// The run is finished.
@@ -125,10 +110,29 @@ public final class TrainerShell {
     }
 
     struct ComputedSlot: Sendable {
-        var done: WireSlotDone
+        let done: WireSlotDone
         let contribution: SlotContribution
+        /// What logging.detailed writes of it.
+        let detail: Data?
+        /// What it is when it is done, where somebody else computes it too.
+        let seal: SlotSeal?
         /// Of which loss the gradient is, in a step that mines over all of its slots.
-        var loss: SharedStepLoss?
+        let loss: SharedStepLoss?
+
+        /// - Parameter sealer: nil where nobody else computes the slot.
+        init(
+            _ done: WireSlotDone, _ contribution: SlotContribution, _ sealer: SlotSealer?,
+            detail: Data?, loss: SharedStepLoss? = nil
+        ) {
+            let seal = sealer?.seal(contribution)
+            var done = done
+            done.digest = seal?.digest ?? 0
+            self.done = done
+            self.contribution = contribution
+            self.detail = detail
+            self.seal = seal
+            self.loss = loss
+        }
     }
 
     let options: TrainerOptions
@@ -158,6 +162,8 @@ public final class TrainerShell {
     var parked = ParkedBlocks(bytesMax: 0)
     /// What is held between the phases of a step that mines over all of its slots.
     var mined = MinedStep()
+    /// What logging.detailed writes of slots of the step in hand.
+    var details: [Int: Data] = [:]
     var incoming: IncomingState?
     var snapshots: SnapshotSender?
     var flip: BitFlip?
@@ -309,13 +315,14 @@ public final class TrainerShell {
             guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step),
                 slot.loss === mined.loss, machine.awaits(slot.done)
             else { return }
-            buffers.keep(slot: Int(slot.done.slot), slot.contribution)
+            buffers.keep(slot: Int(slot.done.slot), slot.contribution, seal: slot.seal)
+            details[Int(slot.done.slot)] = slot.detail
             exchangeBegan = clock.now
             perform(tell(.slotComputed(slot.done, epoch: epoch)))
         case .embedded(let slot, let epoch):
-            guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step) else {
-                return
-            }
+            guard epoch == machine.epoch, let buffers, buffers.step == Int(slot.done.step),
+                machine.awaitsEmbeddings(slot.done)
+            else { return }
             keep(slot, in: buffers)
             perform(tell(.slotEmbedded(slot.done, epoch: epoch)))
         case .slotFailed(let step, let slot, let why, let diverged, let epoch):
@@ -359,7 +366,7 @@ public final class TrainerShell {
     private func waitUntilIdle() {
         while !pool.waitUntilIdle(seconds: 0.2) {
             _ = tell(.stillBusy)
-            for case .send(let body) in tell(.tick) { link.send(completed(body)) }
+            for case .send(let body) in tell(.tick) { send(body) }
         }
     }
 
@@ -373,6 +380,7 @@ public final class TrainerShell {
         snapshots?.releaseAll()
         state = nil
         endMinedStep()
+        details = [:]
         if let buffers { spare!.recycle(buffers) }
         buffers = nil
         incoming = nil
@@ -393,7 +401,7 @@ public final class TrainerShell {
 
     private func perform(_ action: TrainerAction) throws {
         switch action {
-        case .send(let body): link.send(completed(body))
+        case .send(let body): send(body)
         case .prepare(let welcome, let epoch): prepare(welcome, epoch: epoch)
         case .load(let load, let epoch): startLoading(load, epoch: epoch)
         case .donate(let donation): donate(donation)
@@ -401,8 +409,8 @@ public final class TrainerShell {
         case .compute(let step, let slots, let samples, let epoch) where isMiningStep:
             embed(step: step, slots: slots, samples: samples, epoch: epoch)
         case .backward(let step, let slots, let epoch):
-            backward(step: step, slots: slots, epoch: epoch)
-        case .gather(let gather): perform(gather)
+            try backward(step: step, slots: slots, epoch: epoch)
+        case .gather(let gather): try perform(gather)
         case .compute(let step, let slots, let samples, let epoch):
             compute(step: step, slots: slots, samples: samples, epoch: epoch)
         case .cancel(let step, let slots):
@@ -433,7 +441,7 @@ public final class TrainerShell {
     }
 
     /// Adds what the machine does not know.
-    private func completed(_ body: WireBody) -> WireBody {
+    func completed(_ body: WireBody) -> WireBody {
         switch body {
         case .hello(var hello):
             hello.lineupVersion = options.version
@@ -456,130 +464,6 @@ public final class TrainerShell {
         case .drained: end = .success(.drained)
         default: end = .failure(TrainerError(.failed, stop.message))
         }
-    }
-
-    // MARK: Slots
-
-    func prefetch(_ steps: [WireStepSamples], slots: [Int]) {
-        for samples in steps {
-            for slot in slots {
-                prepared!.inputs.request(
-                    .init(step: Int(samples.step), slot: slot),
-                    indices: samples.slots[slot].indices.map { Int($0) })
-            }
-        }
-    }
-
-    private func compute(step: Int, slots: [Int], samples: WireStepSamples, epoch: Int) {
-        let prepared = prepared!
-        let state = state!
-        let mailbox = mailbox
-        let tickets = tickets
-        let pause = options.slotPause
-        prefetch([samples], slots: slots)
-        for slot in slots {
-            let contribution = spare!.take()
-            let labels = samples.slots[slot].labels.map { Int($0) }
-            let attempt = machine.attempt(ofSlot: slot)
-            let isAudited = machine.isAudited(slot: slot, step: step)
-            let key = SlotInputs.Key(step: step, slot: slot)
-            let ticket = tickets.issue(key)
-            let isFlipped = isAudited && takeSlotFlip(at: step)
-            pool.submit {
-                guard tickets.isValid(ticket, for: key) else { return }
-                var done = WireSlotDone()
-                done.step = UInt64(step)
-                done.slot = UInt32(slot)
-                done.attempt = attempt
-                do {
-                    var computed = try Self.computeSlot(
-                        done, labels: labels, prepared: prepared, state: state,
-                        into: contribution)
-                    Self.rest(pause)
-                    if isFlipped { contribution.flipBit() }
-                    if isAudited { computed.done.digest = contribution.digest }
-                    mailbox.post(.computed(computed, epoch: epoch))
-                } catch {
-                    mailbox.post(Self.failure(error, step: step, slot: slot, epoch: epoch))
-                }
-            }
-        }
-    }
-
-    /// Whether a bit flips in an audited slot of the step.
-    func takeSlotFlip(at step: Int) -> Bool {
-        guard let flip, flip.isOfSlot, flip.step <= step else { return false }
-        self.flip = nil
-        return true
-    }
-
-    /// Sleeps in short pieces, so that time in which the process is halted hardly counts.
-    static func rest(_ pause: Duration) {
-        let clock = ContinuousClock()
-        let piece = Duration.milliseconds(2)
-        var rested = Duration.zero
-        while rested < pause {
-            let start = clock.now
-            Thread.sleep(forTimeInterval: min(piece, pause - rested).seconds)
-            rested += min(clock.now - start, piece * 2)
-        }
-    }
-
-    private static func computeSlot(
-        _ done: WireSlotDone, labels: [Int], prepared: Prepared, state: TrainingState,
-        into contribution: SlotContribution
-    ) throws -> ComputedSlot {
-        let clock = ContinuousClock()
-        let start = clock.now
-        let pixels = try prepared.inputs.take(
-            .init(step: Int(done.step), slot: Int(done.slot)))
-        let decoded = clock.now
-        let result = try prepared.computer.compute(
-            images: pixels.base, labels: labels, state: state, into: contribution.gradient)
-        prepared.inputs.recycle(pixels)
-        result.batchStatistics.withUnsafeBytes { bytes in
-            UnsafeMutableRawBufferPointer(contribution.statistics.floats).copyMemory(from: bytes)
-        }
-        if let memory = prepared.configuration.memory {
-            contribution.store(
-                entries: result.embeddings, labels: labels, slot: Int(done.slot), memory)
-        }
-        var done = done
-        try report(result, in: &done)
-        if prepared.settings.logging.summarises(step: Int(done.step)) {
-            done.summary = WireSlotSummary(
-                BatchSummary(embeddings: result.embeddings, labels: labels))
-        }
-        done.decodeSeconds = (decoded - start).seconds
-        done.computeSeconds = (clock.now - decoded).seconds
-        return ComputedSlot(done: done, contribution: contribution)
-    }
-
-    /// What is said of a slot.
-    static func report(
-        _ result: SlotResult, in done: inout WireSlotDone
-    ) throws(TrainerError) {
-        if let what = result.whatIsNotFinite { throw diverged(what) }
-        done.loss = result.loss.bitPattern
-        done.fractionPositive = result.fractionPositive
-        done.activeCount = UInt64(result.activeCount)
-        done.validCount = UInt64(result.validCount)
-        done.spread = result.spread
-        done.lossParts = result.lossParts.map(\.bitPattern)
-    }
-
-    static func diverged(_ what: String) -> TrainerError {
-        TrainerError(
-            .diverged,
-            "\(what): the training diverged; lower optimizer.learning_rate, or limit gradients "
-                + "with optimizer.clip_norm")
-    }
-
-    /// What is said of a slot that gave none.
-    static func failure(_ error: any Error, step: Int, slot: Int, epoch: Int) -> Input {
-        .slotFailed(
-            step: step, slot: slot, why: "\(error)",
-            diverged: (error as? TrainerError)?.code == .diverged, epoch: epoch)
     }
 
     // MARK: Effect and apply
@@ -629,6 +513,7 @@ public final class TrainerShell {
         try Training.apply(
             effect(step: step, scalars), to: state!, threads: options.slotThreads)
         endMinedStep()
+        details = [:]
         spare!.recycle(buffers!)
         buffers = nil
         tickets.cancelAll()

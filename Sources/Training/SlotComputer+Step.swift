@@ -40,6 +40,8 @@ public struct StepLoss: Sendable {
     public let validCount: Int
     /// Of a sum of losses each one's own, without its weight; empty for one loss.
     public let lossParts: [Float]
+    /// What each row of the step adds, in the order of the embeddings; see ``SlotResult/rowLosses``.
+    public let rowLosses: [Float]
     /// Root mean squared distance of two embeddings, of unit length where the loss looks at directions
     /// alone.
     public let spread: Double
@@ -118,6 +120,7 @@ extension SlotComputer {
                 loss: Float(try result.loss.item()), fractionPositive: result.fractionPositive,
                 activeCount: result.activeCount, validCount: result.validCount,
                 lossParts: result.parts.map(Float.init),
+                rowLosses: result.rowLosses.map(Float.init),
                 spread: spread(of: try leaf.floats(), rows: labels.count),
                 derivative: try derivatives[0].mul_(Double(configuration.slotsPerStep)),
                 classDerivatives: Array(derivatives[1...]))
@@ -151,7 +154,9 @@ extension SlotComputer {
             return SlotResult(
                 loss: loss.loss, fractionPositive: loss.fractionPositive,
                 activeCount: loss.activeCount, validCount: loss.validCount,
-                lossParts: loss.lossParts, gradient: gradient,
+                lossParts: loss.lossParts,
+                rowLosses: Array(loss.rowLosses.dropFirst(firstRow).prefix(count)),
+                gradient: gradient,
                 batchStatistics: slot.batchStatistics, embeddings: slot.embeddings,
                 embeddingMeanNorm: Self.meanNorm(slot.embeddings, rows: count),
                 spread: loss.spread)

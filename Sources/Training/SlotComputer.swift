@@ -18,6 +18,9 @@ public struct SlotResult: Sendable {
     public let validCount: Int
     /// Of a sum of losses each one's own, without its weight; empty for one loss.
     public let lossParts: [Float]
+    /// What each row adds, `[batch]`, as `LossResult.rowLosses`: NaN for one without a term; empty where
+    /// no term is a row's.
+    public let rowLosses: [Float]
     /// The gradient of the loss, in ``FlatLayout`` order.
     public let gradient: FloatBuffer
     /// Each batch norm's mean and unbiased variance, in buffer order.
@@ -108,7 +111,9 @@ public final class SlotComputer: Sendable {
             return SlotResult(
                 loss: Float(try result.loss.item()), fractionPositive: result.fractionPositive,
                 activeCount: result.activeCount, validCount: result.validCount,
-                lossParts: result.parts.map(Float.init), gradient: gradient,
+                lossParts: result.parts.map(Float.init),
+                rowLosses: result.rowLosses.map(Float.init),
+                gradient: gradient,
                 batchStatistics: try pass.statistics.values(), embeddings: values,
                 embeddingMeanNorm: Self.meanNorm(values, rows: labels.count),
                 spread: spread(of: values, rows: labels.count))

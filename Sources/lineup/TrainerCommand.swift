@@ -79,7 +79,7 @@ struct TrainerCommand: AsyncParsableCommand {
             throw ValidationError("--slot-pause is \(slotPause); expected seconds from 0 to 3600")
         }
         guard flip == nil || BitFlip(flip!) != nil else {
-            throw ValidationError("--flip is '\(flip!)'; expected slot:STEP or fold:STEP")
+            throw ValidationError("--flip is '\(flip!)'; expected one of \(BitFlip.forms)")
         }
         let threads =
             slotsAtOnce > 0

@@ -66,6 +66,7 @@ import Testing
             distances.add(Double(slot) + 0.5)
             cluster.done(slot, by: "a") {
                 $0.summary.distances = distances.message
+                $0.summary.losses = distances.message
                 $0.summary.top1 = Double(slot)
                 $0.summary.precisionRank = 3
             }
@@ -73,14 +74,15 @@ import Testing
         cluster.commit(at: .seconds(1))
         let summary = try #require(cluster.commits.first?.summary)
         #expect(summary.distances.count == 2 && summary.distances.sum == 2)
+        #expect(summary.losses == summary.distances)
         #expect(summary.top1 == 0.5 && summary.precisionRank == 3)
     }
 
     @Test func aSummaryThatIsTooLongIsDropped() throws {
         var cluster = SmallCluster(["a"], slots: 1)
         cluster.done(0, by: "a") {
-            $0.summary.lengths.buckets = Array(repeating: 1, count: 100_000)
-            $0.summary.lengths.counts = Array(repeating: 1, count: 100_000)
+            $0.summary.losses.buckets = Array(repeating: 1, count: 100_000)
+            $0.summary.losses.counts = Array(repeating: 1, count: 100_000)
         }
         cluster.commit(at: .seconds(1))
         let record = try #require(cluster.commits.first)

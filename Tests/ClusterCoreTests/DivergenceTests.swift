@@ -4,12 +4,12 @@ import Testing
 
 /// A loss or gradient that is not finite ends the run, with the images named and the state before kept.
 @Suite struct DivergenceTests {
-    private static func returned(slot: Int, diverged: Bool = true) -> WireBody {
+    private static func returned(slot: Int, step: UInt64 = 1) -> WireBody {
         var returned = WireSlotReturned()
-        returned.step = 1
+        returned.step = step
         returned.slot = UInt32(slot)
         returned.reason = "the loss is nan"
-        returned.diverged = diverged
+        returned.diverged = true
         return .slotReturned(returned)
     }
 
@@ -68,11 +68,7 @@ import Testing
         Self.storeStart(&cluster)
         cluster.done(0, by: "a")
         cluster.commit(at: .seconds(1))
-        var returned = WireSlotReturned()
-        returned.step = 2
-        returned.diverged = true
-        returned.reason = "the gradient is not finite"
-        let asked = cluster.hear(.slotReturned(returned), from: "a", at: .seconds(2))
+        let asked = cluster.hear(Self.returned(slot: 0, step: 2), from: "a", at: .seconds(2))
         let duties = asked.compactMap { action -> WireSendCheckpoint? in
             if case .send(.sendCheckpoint(let duty), _) = action, !duty.digestOnly {
                 duty
@@ -95,10 +91,7 @@ import Testing
         Self.storeStart(&cluster)
         cluster.done(0, by: "a")
         cluster.commit(at: .seconds(1))
-        var returned = WireSlotReturned()
-        returned.step = 2
-        returned.diverged = true
-        cluster.hear(.slotReturned(returned), from: "a", at: .seconds(2))
+        cluster.hear(Self.returned(slot: 0, step: 2), from: "a", at: .seconds(2))
         var goodbye = WireGoodbye()
         goodbye.failed = true
         cluster.hear(.goodbye(goodbye), from: "a", at: .seconds(3))

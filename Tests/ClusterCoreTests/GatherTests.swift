@@ -130,6 +130,51 @@ import Testing
         #expect(done.fold == 1 && done.embeddings == 9 && !done.forward)
     }
 
+    @Test func aStepThatBeginsAnewDropsAllThatItHasComeTo() {
+        var (machine, plan) = Self.trainer()
+        func place(fold: Int) -> TrainerStateMachine.DataPlace {
+            machine.place(step: 1, history: 0, fold: fold, from: "b", isEmbeddings: true)
+        }
+        func done(_ slot: Int, _ attempt: UInt32) -> WireSlotDone {
+            var done = Self.done(slot)
+            done.attempt = attempt
+            return done
+        }
+        #expect(place(fold: 0) == .here && place(fold: 1) == .later)
+        _ = machine.slotEmbedded(done(0, 1), epoch: machine.epoch)
+        _ = machine.embeddingsReceived(1, from: "b")
+        _ = machine.slotComputed(done(0, 1), epoch: machine.epoch)
+        plan.generation = 2
+        plan.fold = 1
+        for slot in 0..<2 {
+            plan.leases[slot].attempt = 2
+            var outdated = WireSlotAttempt()
+            outdated.slot = UInt32(slot)
+            outdated.attempt = 1
+            plan.outdated.append(outdated)
+        }
+        let actions = machine.received(.plan(plan), now: .zero)
+        #expect(actions.contains(.gather(.startOver)))
+        #expect(
+            actions.contains {
+                if case .compute(1, [0], _, _) = $0 { true } else { false }
+            })
+        // What was sent or computed before counts for nothing.
+        #expect(place(fold: 0) == .nowhere && place(fold: 1) == .here)
+        #expect(machine.slotEmbedded(done(0, 1), epoch: machine.epoch).isEmpty)
+        #expect(machine.wantsEmbeddings(ofSlot: 1))
+        // Said twice it is the same.
+        let again = machine.received(.plan(plan), now: .zero)
+        #expect(!again.contains(.gather(.startOver)))
+        #expect(!again.contains { if case .compute = $0 { true } else { false } })
+        _ = machine.slotEmbedded(done(0, 2), epoch: machine.epoch)
+        #expect(
+            machine.embeddingsReceived(1, from: "b")
+                == [.backward(step: 1, slots: [0], epoch: machine.epoch)])
+        #expect(machine.slotComputed(done(0, 1), epoch: machine.epoch).isEmpty)
+        #expect(!machine.slotComputed(done(0, 2), epoch: machine.epoch).isEmpty)
+    }
+
     // MARK: The coordinator
 
     /// Three members with a slot each; nobody has computed anything.
@@ -247,6 +292,81 @@ import Testing
         #expect(cluster.holders(of: 1) == ["b", "a"])
         #expect(cluster.holders(of: 2) == ["c", "a"])
         #expect(cluster.holders(of: 0) == ["a"])
+    }
+
+    /// What two members say of slot 0, of which a has something wrong.
+    enum Wrong: CaseIterable { case embeddings, gradient }
+
+    /// Both phases of all slots, as two members compute them by the last plan; slot 0 comes last.
+    private static func compute(_ cluster: inout SmallCluster, wrong: Wrong? = nil) {
+        for slot in [1, 2, 0] {
+            for worker in ["a", "b"] {
+                let isWrong = wrong == .embeddings && slot == 0 && worker == "a"
+                cluster.embedded(slot, by: worker, digest: isWrong ? 2 : 1)
+            }
+        }
+        guard wrong != .embeddings else { return }
+        let fold = cluster.plans["a"]!.fold
+        for slot in [1, 2, 0] {
+            for worker in ["a", "b"] {
+                let isWrong = wrong == .gradient && slot == 0 && worker == "a"
+                cluster.done(slot, by: worker, loss: 3, digest: isWrong ? 8 : 7) {
+                    $0.fold = fold
+                }
+            }
+        }
+    }
+
+    private static func two() -> SmallCluster {
+        SmallCluster(["a", "b"], audit: Audit(seed: 1, fraction: 1), minesStep: true)
+    }
+
+    @Test(arguments: Wrong.allCases)
+    func ofTwoTheOneThatChangesItsWordWasWrong(wrong: Wrong) throws {
+        var cluster = Self.two()
+        let before = try #require(cluster.plans["a"])
+        Self.compute(&cluster, wrong: wrong)
+        let plan = try #require(cluster.plans["a"])
+        #expect(plan.fold == before.fold + 1 && plan.outdated.map(\.slot) == [0, 1, 2])
+        #expect(cluster.events["disagreement"]?.count == 1 && cluster.outcome == nil)
+        // What comes late of the first time counts for nothing.
+        for lease in before.leases {
+            var late = WireSlotDone()
+            (late.step, late.slot, late.attempt) = (1, lease.slot, lease.attempt)
+            (late.forward, late.embeddings) = (true, 2)
+            cluster.hear(.slotDone(late), from: lease.worker)
+        }
+        Self.compute(&cluster)
+        #expect(cluster.events["suspected"]?.map { String($0.prefix(2)) } == ["a "])
+        #expect(cluster.events["disagreement"]?.count == 1)
+        cluster.commit(at: .milliseconds(100))
+        #expect(cluster.commits.map(\.loss) == [3] && cluster.machine.members == ["a", "b"])
+    }
+
+    @Test(arguments: Wrong.allCases)
+    func twoThatRepeatThemselvesEndTheRun(wrong: Wrong) throws {
+        var cluster = Self.two()
+        Self.compute(&cluster, wrong: wrong)
+        #expect(cluster.outcome == nil)
+        Self.compute(&cluster, wrong: wrong)
+        guard case .disagreed(let text) = try #require(cluster.outcome) else {
+            Issue.record("\(String(describing: cluster.outcome))")
+            return
+        }
+        #expect(text.contains("slot 0 of step 1") && cluster.commits.isEmpty)
+        #expect(cluster.events["suspected"] == nil && cluster.events["quarantined"] == nil)
+    }
+
+    /// Nobody says once more what was wrong: the one who is left goes on with what it computes itself.
+    @Test func ofTwoWhoDifferOneLeaves() {
+        var cluster = Self.two()
+        Self.compute(&cluster, wrong: .embeddings)
+        cluster.hear(.goodbye(WireGoodbye()), from: "a")
+        let fold = cluster.plans["b"]!.fold
+        for slot in 0..<3 { cluster.embedded(slot, by: "b") }
+        for slot in 0..<3 { cluster.done(slot, by: "b", digest: 7) { $0.fold = fold } }
+        cluster.commit(at: .milliseconds(100))
+        #expect(cluster.commits.count == 1 && cluster.events["suspected"] == nil)
     }
 
     @Test func embeddingsThatDifferAreJudgedBeforeWhatWasComputedFromThem() {

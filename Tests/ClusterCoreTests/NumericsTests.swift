@@ -1,4 +1,5 @@
 import ClusterCore
+import Foundation
 import Protocol
 import Testing
 
@@ -91,6 +92,33 @@ import Testing
         cluster.ready("c", state: 1)
         // Of two nobody knows who is right, and the third has no say.
         #expect(cluster.commits.isEmpty && cluster.events["failed"]?.count == 1)
+    }
+
+    /// As a flight record keeps it.
+    ///
+    /// Nobody knows whether those who came with states of an earlier term hold the same bits.
+    @Test(arguments: [false, true])
+    func aMachineThatIsReadBackComparesTheSame(isReadBack: Bool) throws {
+        let start = DurableCheckpoint(
+            step: 0, history: 0, file: "start", byteCount: 1, digest: 1, isRecovery: false)
+        var recovery = CoordinatorRecovery(
+            term: 2, committedStep: 1, committedHistory: 9, checkpoints: [start], scored: [:])
+        recovery.liveTrainers = ["a", "b", "c"]
+        var cluster = SmallCluster(
+            ["a", "b", "c"], classes: ["c": "other"], isBitwise: false, recovery: recovery)
+        #expect(cluster.plans["a"]?.step == 2)
+        if isReadBack {
+            let kept = try JSONEncoder().encode(cluster.machine)
+            cluster.machine = try JSONDecoder().decode(
+                CoordinatorStateMachine.self, from: kept)
+        }
+        #expect(cluster.machine.numericsClass(of: "a") == "class")
+        #expect(cluster.machine.numericsClass(of: "c") == "other")
+        for slot in 0..<3 { cluster.done(slot, by: cluster.holders(of: slot)[0]) }
+        for (state, worker) in ["a", "b", "c"].enumerated() {
+            cluster.ready(worker, state: UInt64(state))
+        }
+        #expect(cluster.commits.map(\.step) == [2] && cluster.outcome == nil)
     }
 
     @Test func aLostOwnerHasEverythingFoldedAgainWhereSumsMayDiffer() {

@@ -1,7 +1,7 @@
 import ClusterCore
 import Protocol
 
-/// A coordinator's machine with a few members at step 1, which has three slots unless told otherwise;
+/// A coordinator's machine with a few members at their first step, which has three slots unless told otherwise;
 /// it keeps what the machine says.
 struct SmallCluster {
     private struct Source: StepSource {
@@ -39,7 +39,8 @@ struct SmallCluster {
 
     /// - Parameters:
     ///   - classes: numerics classes of those that do not compute in "class".
-    ///   - recovery: what the ledger and the folder hold; nothing unless told otherwise.
+    ///   - recovery: what the ledger and the folder hold; nothing unless told otherwise. Those who trained
+    ///     in an earlier term come with the last commit's state.
     init(
         _ workers: [String], slots: Int = 3, audit: Audit = .none, minesStep: Bool = false,
         collapse: CollapseDetector? = nil, decisions: DecisionRule? = nil,
@@ -48,6 +49,7 @@ struct SmallCluster {
             term: 1, committedStep: 0, committedHistory: 0, checkpoints: [], scored: [:])
     ) {
         term = recovery.term
+        if !recovery.liveTrainers.isEmpty { step = recovery.committedStep + 1 }
         machine = CoordinatorStateMachine(
             configuration: CoordinatorConfiguration(
                 run: 1, datasetDigest: 5, slotCount: slots, totalSteps: 99, checkpointEverySteps: 0,
@@ -62,6 +64,11 @@ struct SmallCluster {
             hello.lineupVersion = "test"
             hello.role = .trainer
             hello.worker = worker
+            if recovery.liveTrainers.contains(worker) {
+                hello.hasState_p = true
+                hello.stateStep = UInt64(recovery.committedStep)
+                hello.history = recovery.committedHistory
+            }
             hear(.hello(hello), from: worker)
         }
         var loads: [String: UInt64] = [:]
@@ -136,6 +143,7 @@ struct SmallCluster {
         done.step = UInt64(step)
         done.slot = UInt32(slot)
         done.embeddings = digest
+        done.attempt = attempt(of: slot, by: worker)
         done.forward = true
         hear(.slotDone(done), from: worker, at: now)
     }

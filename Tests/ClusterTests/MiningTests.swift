@@ -69,24 +69,46 @@ extension ClusterTests {
         #expect(left?.why == "connection lost")
     }
 
-    @Test(.timeLimit(.minutes(4)))
-    func aFlippedBitInAGradientOfTheWholeStepIsLaidToItsTrainer() throws {
-        let run = LocalRun.folder("mined-flipped")
+    /// Before it is digested others find it, afterwards the trainer does itself.
+    ///
+    /// Two of three use nothing of the trainer any more; of two both compute everything again.
+    @Test(
+        .timeLimit(.minutes(4)),
+        arguments: [
+            ("slot", 3, "quarantined", Int32(2)), ("slot", 2, "suspected", 0),
+            ("sealed", 3, "worker_left", 1),
+        ])
+    func aFlippedBitInAGradientOfTheWholeStepIsLaidToItsTrainer(
+        kind: String, trainers: Int, event: String, code: Int32
+    ) throws {
+        let run = LocalRun.folder("mined-flipped-\(kind)-\(trainers)")
         let coordinator = try LineupProcess(
-            ["coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers", "3"]
-                + Self.options(["audit_fraction=1"]))
+            [
+                "coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers",
+                "\(trainers)",
+            ] + Self.options(["audit_fraction=1"]))
         let address = try LocalRun.address(of: coordinator)
-        let trainers = try (0..<3).map { number in
+        let workers = try (0..<trainers).map { number in
             try LineupProcess(
                 ["trainer", "--coordinator", address, "--slots-at-once", "1"]
-                    + (number == 0 ? ["--flip", "slot:5"] : []))
+                    + (number == 0 ? ["--flip", "\(kind):5"] : []))
         }
         #expect(try coordinator.wait() == 0, "\(coordinator.errors)")
-        for (number, trainer) in trainers.enumerated() {
-            #expect(try trainer.wait(seconds: 30) == (number == 0 ? 2 : 0), "\(trainer.errors)")
+        for (number, worker) in workers.enumerated() {
+            #expect(
+                try worker.wait(seconds: 30) == (number == 0 ? code : 0), "\(worker.errors)")
         }
         #expect(try LocalRun.weights(run, step: 24) == Self.mined.get().weights)
         try LocalRun.checkLedger(run, steps: 24)
+        let reader = try LedgerReader(run: run)
+        let name = try #require(
+            try reader.workers().first { Int32($0.process) == workers[0].identifier }
+        ).worker
+        let events = try reader.events()
+        try reader.close()
+        #expect(
+            events.contains { $0.kind == event && $0.text.contains(name) },
+            "\(events.map { "\($0.kind): \($0.text)" })")
     }
 
     @Test(.timeLimit(.minutes(4)))

@@ -130,8 +130,9 @@ private final class Member {
             let made = left.pool.take()
             let digest = made.store(embeddings: values[slot], statistics: statistics)
             #expect(digest == values[slot].withUnsafeBytes { XXH64.digest($0) })
-            mine.keepEmbeddings(slot: slot, made, count: values[slot].count)
-            left.carrier.sendEmbeddings(ofSlot: slot, of: mine, stamp, to: "right")
+            mine.keepEmbeddings(
+                slot: slot, made, count: values[slot].count, digest: digest)
+            try left.carrier.sendEmbeddings(ofSlot: slot, of: mine, stamp, to: "right")
             let (header, frame, peer) = try right.receive()
             #expect(header.kind == .embeddings && Int(header.low) == slot && header.step == 3)
             #expect((frame.count == 0) == memory)
@@ -142,17 +143,19 @@ private final class Member {
             #expect(theirs.keepEmbeddings(slot: slot, payload, digest: header.digest))
         }
         let own = right.pool.take()
-        _ = own.store(embeddings: values[2], statistics: statistics)
-        theirs.keepEmbeddings(slot: 2, own, count: 12)
-        #expect(theirs.allEmbeddings == values.flatMap { $0 })
+        let digest = own.store(embeddings: values[2], statistics: statistics)
+        theirs.keepEmbeddings(slot: 2, own, count: 12, digest: digest)
+        #expect(try theirs.allEmbeddings() == values.flatMap { $0 })
 
         // What was sent by one who computes wrongly goes, and with it every gradient.
         theirs.forgetEmbeddings(ofSlots: [0])
         let fresh = try #require(theirs.contribution(ofEmbedded: 2))
         #expect(fresh.gradient.base != own.gradient.base)
         #expect(Array(fresh.statistics.floats) == statistics)
-        theirs.keepEmbeddings(slot: 0, right.pool.take(), count: 12)
-        #expect(Array(theirs.allEmbeddings.suffix(20)) == values[1] + values[2])
+        let other = right.pool.take()
+        theirs.keepEmbeddings(
+            slot: 0, other, count: 12, digest: other.embeddings.digest(0..<12))
+        #expect(try Array(theirs.allEmbeddings().suffix(20)) == values[1] + values[2])
         #expect(throws: TrainingError.self) { try theirs.finish([0], threads: 1) }
     }
 
@@ -187,9 +190,9 @@ private final class Member {
         #expect(left.effect.gradient.base[0] == 3 * (Float(1) / 3))
         // An audit sees a bit that differs in them.
         let (one, other) = (slot(0), slot(0))
-        #expect(one.digest == other.digest)
+        #expect(SlotSeal(one, layout) == SlotSeal(other, layout))
         other.entries.base[0] += 1
-        #expect(one.digest != other.digest)
+        #expect(SlotSeal(one, layout).digest != SlotSeal(other, layout).digest)
     }
 
     @Test func memoryThatWasWrittenAgainIsRefused() throws {
@@ -310,6 +313,129 @@ private final class Member {
             try sent(SlotRun(0, 1), again: true)
         }
         #expect(error?.code == .damaged && error?.message.contains("slot 0 of step 3") == true)
+    }
+
+    /// It is known by the digests of its blocks, the same wherever it was computed.
+    @Test func aSealSaysWhatASlotIs() {
+        let pool = BufferPool(layout)
+        let seal = SlotSeal(contribution(pool, 1), layout)
+        #expect(seal == SlotSeal(contribution(pool, 1), layout) && seal.digest != 0)
+        #expect(seal.digest != SlotSeal(contribution(pool, 2), layout).digest)
+        for place in [0, FlatLayout.blockElements, layout.gradientCount - 1] {
+            let changed = contribution(pool, 1)
+            changed.gradient.base[place] += 1
+            #expect(seal.digest != SlotSeal(changed, layout).digest)
+        }
+        let changed = contribution(pool, 1)
+        changed.statistics.base[6] += 1
+        #expect(seal.digest != SlotSeal(changed, layout).digest)
+    }
+
+    /// What is done with a slot in which a bit has flipped since it was sealed.
+    enum Use: CaseIterable {
+        case sendFirst, sendSum, sendAfterRefold, fold, audit
+    }
+
+    @Test(arguments: Use.allCases, [0, 2, 3])
+    func aBitThatFlipsInASealedSlotIsFoundBeforeTheSlotIsUsed(use: Use, block: Int) throws {
+        let left = try Member("left", layout, memory: true)
+        let right = try Member("right", layout, memory: true)
+        try left.carrier.connect([right.member])
+        let mine = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 2, pool: left.pool)
+        let slots = [contribution(left.pool, 1), contribution(left.pool, 2)]
+        for (slot, made) in slots.enumerated() {
+            mine.keep(slot: slot, made, seal: SlotSeal(made, layout))
+        }
+        func take(_ block: Int) throws {
+            switch use {
+            case .sendFirst, .sendAfterRefold:
+                try left.carrier.sendPartial(
+                    SlotRun(1, 2), block: block, of: mine, stamp, to: "right")
+            case .sendSum:
+                try left.carrier.sendPartial(
+                    SlotRun(0, 2), block: block, of: mine, stamp, to: "right")
+            case .fold: try mine.finish([block], threads: 1)
+            case .audit: _ = try mine.secondFold(block)
+            }
+        }
+        // Sent while it was whole; then it is folded anew, by others.
+        if use == .sendAfterRefold { try take(block) }
+        mine.forgetSums()
+        let base = block < 3 ? slots[1].gradient.base : slots[1].statistics.base
+        let place = block < 3 ? block * FlatLayout.blockElements + 1 : 1
+        base[place] = Float(bitPattern: base[place].bitPattern ^ 1)
+        for other in 0..<layout.blockCount where other != block { try take(other) }
+        let error = #expect(throws: TrainingError.self) { try take(block) }
+        #expect(error?.code == .damaged)
+        #expect(
+            error?.message.hasPrefix("block \(block) of slot 1 of step 3 changed in memory") == true
+        )
+        // What others send of it is used without it.
+        base[place] = Float(bitPattern: base[place].bitPattern ^ 1)
+        try take(block)
+    }
+
+    /// A slot that nobody else computes has no digest until it is sent.
+    @Test func aSlotWithoutASealIsUsedAsItIs() throws {
+        let pool = BufferPool(layout)
+        let mine = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 1, pool: pool)
+        let slot = contribution(pool, 1)
+        mine.keep(slot: 0, slot)
+        slot.gradient.base[7] = 5
+        try mine.finish([0], threads: 1)
+        #expect(mine.effect.gradient.base[7] == 5)
+    }
+
+    /// What a peer may still read is not written again before the step is over, and then by one step.
+    @Test func aStepThatBeginsAnewHasNothingOfBefore() {
+        let pool = BufferPool(layout)
+        let mine = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 1, pool: pool)
+        func compute(_ value: Float) -> SlotContribution {
+            let made = contribution(pool, value)
+            let digest = made.store(
+                embeddings: [value], statistics: [Float](repeating: 0, count: 7))
+            mine.keepEmbeddings(slot: 0, made, count: 1, digest: digest)
+            mine.keep(slot: 0, made, seal: SlotSeal(made, layout))
+            return made
+        }
+        let old = compute(1)
+        mine.startOver()
+        #expect(mine.contribution(ofEmbedded: 0) == nil)
+        #expect(throws: TrainingError.self) { try mine.finish([0], threads: 1) }
+        let new = compute(2)
+        #expect(mine.contribution(ofEmbedded: 0)?.gradient.base == new.gradient.base)
+        pool.recycle(mine)
+        // The effect, and both of the slot.
+        let spare = (0..<4).map { _ in pool.take().gradient.base }
+        #expect(Set(spare).count == 4)
+        #expect(spare.contains(old.gradient.base) && spare.contains(new.gradient.base))
+    }
+
+    @Test func embeddingsThatChangedInMemoryAreNeitherUsedNorSentAgain() throws {
+        let (left, mine, right, theirs) = try pair(memory: false)
+        let made = left.pool.take()
+        let digest = made.store(
+            embeddings: [1, 2, 3, 4], statistics: [Float](repeating: 0, count: 7))
+        mine.keepEmbeddings(slot: 0, made, count: 4, digest: digest)
+        made.embeddings.base[2] = 9
+        // The digest is of what was computed: the receiver refuses them, and asks again.
+        try left.carrier.sendEmbeddings(ofSlot: 0, of: mine, stamp, to: "right")
+        let (header, frame, peer) = try right.receive()
+        let payload = try #require(
+            right.carrier.payload(header, frame, from: peer, byteCount: 16))
+        #expect(!theirs.keepEmbeddings(slot: 0, payload, digest: header.digest))
+        let errors = [
+            #expect(throws: TrainingError.self) {
+                try left.carrier.copying {
+                    try left.carrier.sendEmbeddings(ofSlot: 0, of: mine, stamp, to: "right")
+                }
+            },
+            #expect(throws: TrainingError.self) { _ = try mine.allEmbeddings() },
+        ]
+        for error in errors {
+            #expect(error?.code == .damaged)
+            #expect(error?.message.hasPrefix("the embeddings of slot 0 of step 3") == true)
+        }
     }
 
     @Test func aPeerThatIsThereAgainIsReportedOnce() throws {

@@ -15,7 +15,7 @@ enum Messages {
     /// Any message of the protocol.
     static func anything(_ random: inout FuzzRandom) -> WireBody {
         func small() -> UInt32 { UInt32(truncatingIfNeeded: word(&random)) }
-        switch random.below(22) {
+        switch random.below(23) {
         case 0: return .hello(hello(&random))
         case 1:
             return .prepared(
@@ -147,6 +147,14 @@ enum Messages {
                 .with {
                     $0.step = word(&random)
                     $0.donation = random.chance(500)
+                })
+        case 21:
+            return .slotDetail(
+                .with {
+                    $0.step = word(&random)
+                    $0.slot = small()
+                    $0.first = small()
+                    $0.values = Data(repeating: 1, count: random.below(20))
                 })
         default:
             return .donateState(

@@ -115,7 +115,7 @@ public struct Fuzzing: Sendable {
             CheckpointStreamTarget.self,
             SettingsTarget.self, AnnotationTarget.self, CatalogueTarget.self,
             SmallFilesTarget.self, LedgerTarget.self, SocketTarget.self, BulkTarget.self,
-            BlocksTarget.self,
+            BlocksTarget.self, DetailsTarget.self,
         ]
     }
 

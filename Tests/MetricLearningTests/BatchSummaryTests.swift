@@ -29,6 +29,12 @@ import Testing
         #expect(summary.distances.max == 0)
     }
 
+    @Test func rowsWithoutATermHaveNoLoss() {
+        let summary = BatchSummary(
+            embeddings: [0, 1, 3], labels: [1, 1, 2], rowLosses: [0.5, 0, .nan])
+        #expect(summary.losses.count == 2 && summary.losses.sum == 0.5)
+    }
+
     @Test func oneRowHasNoNeighbour() {
         let summary = BatchSummary(embeddings: [3, 4], labels: [1])
         #expect(summary.lengths.sum == 5 && summary.distances.count == 0)

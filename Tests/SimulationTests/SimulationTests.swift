@@ -83,9 +83,6 @@ import Testing
     }
 
     /// Bits flip in audited slots and folds, and nothing else happens.
-    ///
-    /// Where a step mines over all of its slots there are always three to judge: two that differ about
-    /// embeddings end the run, and nobody is named (docs/protocol.md).
     @Test(arguments: [false, true])
     func everyFlipThatIsAuditedIsFoundAndLaidToItsTrainer(minesStep: Bool) {
         var flips = 0
@@ -104,13 +101,15 @@ import Testing
     }
 
     /// Whoever contradicts himself was wrong, also where nobody else can judge.
-    @Test func ofTwoTrainersTooEveryFlipThatIsAuditedIsLaidToItsTrainer() {
+    @Test(arguments: [false, true])
+    func ofTwoTrainersTooEveryFlipThatIsAuditedIsLaidToItsTrainer(minesStep: Bool) {
         var flips = 0
         for seed in UInt64(1)...60 {
             let result = run(
                 SimulationConfiguration(
                     seed: seed, trainers: 2, slots: 2 + Int(seed % 7), steps: 40,
-                    auditFraction: seed.isMultiple(of: 2) ? 1 : 0.3, faults: [.bitFlip]))
+                    auditFraction: seed.isMultiple(of: 2) ? 1 : 0.3, minesStep: minesStep,
+                    faults: [.bitFlip]))
             #expect(result.violation == nil, "seed \(seed)")
             #expect(result.auditedFlipsNamed == result.auditedFlips, "seed \(seed)")
             flips += result.auditedFlips

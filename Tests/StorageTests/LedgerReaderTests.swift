@@ -88,7 +88,7 @@ import Testing
         try DatabaseQueue(path: folder("ledger.sqlite")).write {
             try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('7')")
         }
-        expectError(.newerVersion, "schema version 7", "knows up to 4") {
+        expectError(.newerVersion, "schema version 7", "knows up to 5") {
             _ = try LedgerReader(run: folder.path)
         }
         expectError(.newerVersion, "schema version 7") {

@@ -104,6 +104,60 @@ import Testing
         #expect(counts == [12, 1, 1])
     }
 
+    @Test func aStepsRowsAreInItsTransactionUntilAFileHasThem() throws {
+        let folder = try TemporaryFolder()
+        let ledger = try started(folder)
+        var wrong = detailedRecord(2)
+        expectError(.invalidValue, "rows of step 2") {
+            try ledger.commitStep(stepRecord(1), miniBatches: [], detailed: wrong)
+        }
+        (wrong.step, wrong.losses) = (1, [1])
+        expectError(.invalidValue, "3 names, 1 losses and 6 numbers") {
+            try ledger.commitStep(stepRecord(1), miniBatches: [], detailed: wrong)
+        }
+        #expect(try ledger.reader.steps().isEmpty && ledger.reader.detailedSteps().isEmpty)
+        for step in 1...3 {
+            try ledger.commitStep(
+                stepRecord(step), miniBatches: [], detailed: detailedRecord(step))
+        }
+        let found = try ledger.reader.detailed(in: 2...2)
+        #expect(found.map(\.step) == [2] && found[0].names == ["é 2.jpg", "b\"", "c"])
+        #expect(found[0].embeddings == [2, 1, 2, 3, 4, .leastNonzeroMagnitude])
+        #expect(found[0].losses[..<2] == [0.5, 2] && found[0].losses[2].isNaN)
+        // A file that is not placed changes nothing.
+        expectError(.io, "no disk") {
+            try ledger.removeDetailed(1...2) { throw StorageError(.io, "no disk") }
+        }
+        #expect(try ledger.reader.detailedSteps() == [1, 2, 3])
+        try ledger.removeDetailed(1...2) {}
+        #expect(try ledger.reader.detailedSteps() == [3])
+        var other = detailedRecord(3)
+        other.losses = [9, 9, 9]
+        try ledger.putBack([detailedRecord(2), other])
+        #expect(try ledger.reader.detailedSteps() == [2, 3])
+        #expect(try ledger.reader.detailed(in: 3...3)[0].losses[0] == 0.5)
+        expectError(.invalidValue, "step 4", "last committed step is 3") {
+            try ledger.putBack([detailedRecord(4)])
+        }
+        try ledger.supersede(fromStep: 3)
+        #expect(try ledger.reader.detailedSteps() == [2])
+        try ledger.commitStep(stepRecord(3), miniBatches: [], detailed: other)
+        #expect(try ledger.reader.detailed(in: 3...3)[0].losses == [9, 9, 9])
+        try ledger.close()
+        try DatabaseQueue(path: folder("ledger.sqlite")).write {
+            try $0.execute(sql: "UPDATE detailed SET losses = x'00' WHERE step = 2")
+        }
+        let reader = try LedgerReader(run: folder.path)
+        expectError(.corrupt, "step 2", "0 losses") { _ = try reader.detailed(in: 1...9) }
+    }
+
+    private func detailedRecord(_ step: Int) -> DetailedRecord {
+        DetailedRecord(
+            step: step, names: ["é \(step).jpg", "b\"", "c"],
+            embeddings: [Float(step), 1, 2, 3, 4, .leastNonzeroMagnitude],
+            losses: [0.5, Float(step), .nan])
+    }
+
     @Test func aDifferingScoreOfAnotherClassIsNoError() throws {
         let ledger = try started(try TemporaryFolder())
         var first = evaluation(0.5)
@@ -171,6 +225,8 @@ import Testing
             { try old.insertCheckpoint(checkpoint(1)) },
             { try old.insertEvent(EventRecord(time: 1, kind: "k", text: "t")) },
             { try old.setState(.finished) },
+            { try old.putBack([detailedRecord(1)]) },
+            { try old.removeDetailed(1...1) { Issue.record("a file was placed") } },
         ]
         for refusal in refusals {
             expectError(.staleTerm, "term 1", "term 2 has begun") { try refusal() }

@@ -55,6 +55,29 @@ import Training
         #expect(digests.count == 1)
     }
 
+    @Test(arguments: losses)
+    func aSlotHasItsRowsOfTheStepsLoss(loss: LossConfiguration) throws {
+        let configuration = Self.configuration(loss, .step(keepsGraphs: true), slots: 3)
+        let state = try TrainingState.initial(configuration)
+        let computer = try SlotComputer(configuration)
+        let slots = Fixtures.slots(configuration, step: 0)
+        let embedded = try slots.map {
+            try computer.embed(images: $0.images.base, count: $0.labels.count, state: state)
+        }
+        let step = try computer.loss(
+            of: embedded.flatMap(\.embeddings), labels: slots.flatMap(\.labels), state: state)
+        var rows: [Float] = []
+        for (slot, input) in slots.enumerated() {
+            let result = try computer.backward(
+                embedded[slot], firstRow: rows.count, of: step, images: input.images.base,
+                state: state, into: FloatBuffer(count: state.layout.elementCount))
+            #expect(result.rowLosses.count == input.labels.count)
+            rows += result.rowLosses
+        }
+        #expect(rows == step.rowLosses && Set(rows).count > 1)
+        #expect(rows.allSatisfy { $0.isFinite })
+    }
+
     @Test func itIsAnotherLossThanTheMeanOverSlots() throws {
         let slot = try TrainingState.initial(Self.configuration(Self.losses[1], .slot))
         let step = try TrainingState.initial(

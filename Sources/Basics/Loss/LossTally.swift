@@ -8,6 +8,10 @@ public struct LossTally: Sendable {
     public private(set) var valid = 0
     /// Terms above ``threshold``.
     public private(set) var active = 0
+    /// Of every row that has ended, in order, the mean of its terms; NaN for one that has none.
+    public private(set) var rowLosses: [Double] = []
+    private var rowSum = 0.0
+    private var rowValid = 0
 
     /// No terms yet.
     public init(threshold: Double) { self.threshold = threshold }
@@ -22,6 +26,14 @@ public struct LossTally: Sendable {
         self.sum += sum
         self.valid += valid
         self.active += active
+        rowSum += sum
+        rowValid += valid
+    }
+
+    /// Ends a row: what was added since the one before are its terms.
+    public mutating func endRow() {
+        rowLosses.append(rowValid == 0 ? .nan : rowSum / Double(rowValid))
+        (rowSum, rowValid) = (0, 0)
     }
 
     /// Share of valid terms that are active; 0 without any.

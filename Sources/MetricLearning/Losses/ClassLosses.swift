@@ -57,6 +57,7 @@ struct IdentitySoftmax: ClassLoss {
             row[label] = own
             let mean = row.reduce(0, +) / Double(row.count)
             tally.add(softplus(others - own) + smoothing * (own - mean))
+            tally.endRow()
             let all = logAddExp(others, own)
             for at in row.indices { row[at] = scale * (exp(row[at] - all) - share) }
             row[label] = scale * slope * (smoothing - share - sigmoid(others - own))
@@ -69,6 +70,7 @@ struct IdentitySoftmax: ClassLoss {
 /// Term of every identity: log(1 + sum over others' rows of exp(alpha (s + margin))), and for the P
 /// of C identities that the mini-batch shows, C / P times log(1 + sum over their rows of
 /// exp(-alpha (s - margin))): the mean over identities is the paper's loss.
+/// No term is a row's.
 ///
 /// - SeeAlso: Kim, Kim, Cho, Kwak, "Proxy anchor loss for deep metric learning", arXiv:2003.13911.
 struct ProxyAnchorLoss: ClassLoss {

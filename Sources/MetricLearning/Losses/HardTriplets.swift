@@ -53,7 +53,8 @@ struct HardTriplets {
         return LossResult(
             loss: try terms.sum() / reducer.divisor(of: tally),
             fractionPositive: tally.fractionPositive, activeCount: tally.active,
-            validCount: tally.valid)
+            validCount: tally.valid,
+            rowLosses: try terms.detach().to(dtype: .float64).values(as: Double.self))
     }
 
     private func terms(_ difference: Tensor) throws(TensorError) -> Tensor {

@@ -191,6 +191,14 @@ public nonisolated struct WireEnvelope: @unchecked Sendable {
     set {_uniqueStorage()._body = .stateAwaited(newValue)}
   }
 
+  public var slotDetail: WireSlotDetail {
+    get {
+      if case .slotDetail(let v)? = _storage._body {return v}
+      return WireSlotDetail()
+    }
+    set {_uniqueStorage()._body = .slotDetail(newValue)}
+  }
+
   /// From the coordinator.
   public var welcome: WireWelcome {
     get {
@@ -312,6 +320,7 @@ public nonisolated struct WireEnvelope: @unchecked Sendable {
     case evaluationRows(WireEvaluationRows)
     case checkpointFailed(WireCheckpointFailed)
     case stateAwaited(WireStateAwaited)
+    case slotDetail(WireSlotDetail)
     /// From the coordinator.
     case welcome(WireWelcome)
     case refusal(WireRefusal)
@@ -1055,7 +1064,7 @@ public nonisolated struct WireSlotDone: Sendable {
 
   public var computeSeconds: Double = 0
 
-  /// XXH64 of gradient and BN statistics where the slot is audited, else 0
+  /// XXH64 of the digests of its blocks where the slot is audited, else 0
   public var digest: UInt64 = 0
 
   /// root mean squared distance of two embeddings
@@ -1090,7 +1099,7 @@ public nonisolated struct WireSlotDone: Sendable {
   fileprivate var _summary: WireSlotSummary? = nil
 }
 
-/// What a slot's embeddings look like, for people alone.
+/// What a slot's embeddings and losses look like, for people alone.
 public nonisolated struct WireSlotSummary: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -1147,11 +1156,43 @@ public nonisolated struct WireSlotSummary: @unchecked Sendable {
     set {_uniqueStorage()._precisionRank = newValue}
   }
 
+  /// of rows that have a term
+  public var losses: WireHistogramCounts {
+    get {_storage._losses ?? WireHistogramCounts()}
+    set {_uniqueStorage()._losses = newValue}
+  }
+  /// Returns true if `losses` has been explicitly set.
+  public var hasLosses: Bool {_storage._losses != nil}
+  /// Clears the value of `losses`. Subsequent reads from it will return its default value.
+  public mutating func clearLosses() {_uniqueStorage()._losses = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// A piece of what logging.detailed writes of a slot, sent before the SLOT_DONE with its loss.
+public nonisolated struct WireSlotDetail: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var step: UInt64 = 0
+
+  public var slot: UInt32 = 0
+
+  /// of the slot's numbers, the place of the first one here
+  public var first: UInt32 = 0
+
+  /// Floats, little end first. The slot's numbers are its embeddings, row by row, and then a loss for each
+  /// row: NaN for one without a term.
+  public var values: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct WireHistogramCounts: Sendable {
@@ -1888,7 +1929,7 @@ nonisolated extension WireRole: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Envelope"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}run\0\u{2}\u{8}hello\0\u{1}prepared\0\u{3}slot_done\0\u{1}ready\0\u{1}progress\0\u{3}state_loaded\0\u{3}slot_returned\0\u{1}goodbye\0\u{3}evaluation_poll\0\u{3}evaluation_rows\0\u{3}checkpoint_failed\0\u{3}state_awaited\0\u{2}\u{13}welcome\0\u{1}refusal\0\u{3}load_state\0\u{1}plan\0\u{1}commit\0\u{3}evaluation_grant\0\u{3}evaluation_ack\0\u{1}stop\0\u{1}status\0\u{3}send_checkpoint\0\u{3}release_checkpoint\0\u{3}donate_state\0\u{2}\u{1d}admission\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}run\0\u{2}\u{8}hello\0\u{1}prepared\0\u{3}slot_done\0\u{1}ready\0\u{1}progress\0\u{3}state_loaded\0\u{3}slot_returned\0\u{1}goodbye\0\u{3}evaluation_poll\0\u{3}evaluation_rows\0\u{3}checkpoint_failed\0\u{3}state_awaited\0\u{3}slot_detail\0\u{2}\u{12}welcome\0\u{1}refusal\0\u{3}load_state\0\u{1}plan\0\u{1}commit\0\u{3}evaluation_grant\0\u{3}evaluation_ack\0\u{1}stop\0\u{1}status\0\u{3}send_checkpoint\0\u{3}release_checkpoint\0\u{3}donate_state\0\u{2}\u{1d}admission\0")
 
   fileprivate class _StorageClass {
     var _protocolVersion: UInt32 = 0
@@ -2081,6 +2122,19 @@ nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._Messag
           if let v = v {
             if hadOneofValue {try decoder.handleConflictingOneOf()}
             _storage._body = .stateAwaited(v)
+          }
+        }()
+        case 22: try {
+          var v: WireSlotDetail?
+          var hadOneofValue = false
+          if let current = _storage._body {
+            hadOneofValue = true
+            if case .slotDetail(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._body = .slotDetail(v)
           }
         }()
         case 40: try {
@@ -2318,6 +2372,10 @@ nonisolated extension WireEnvelope: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case .stateAwaited?: try {
         guard case .stateAwaited(let v)? = _storage._body else { preconditionFailure() }
         try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
+      }()
+      case .slotDetail?: try {
+        guard case .slotDetail(let v)? = _storage._body else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 22)
       }()
       case .welcome?: try {
         guard case .welcome(let v)? = _storage._body else { preconditionFailure() }
@@ -3706,7 +3764,7 @@ nonisolated extension WireSlotDone: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireSlotSummary: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SlotSummary"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}lengths\0\u{1}distances\0\u{3}positive_distances\0\u{3}negative_distances\0\u{1}top1\0\u{1}precision\0\u{3}precision_rank\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}lengths\0\u{1}distances\0\u{3}positive_distances\0\u{3}negative_distances\0\u{1}top1\0\u{1}precision\0\u{3}precision_rank\0\u{1}losses\0")
 
   fileprivate class _StorageClass {
     var _lengths: WireHistogramCounts? = nil
@@ -3716,6 +3774,7 @@ nonisolated extension WireSlotSummary: SwiftProtobuf.Message, SwiftProtobuf._Mes
     var _top1: Double = 0
     var _precision: Double = 0
     var _precisionRank: UInt32 = 0
+    var _losses: WireHistogramCounts? = nil
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -3733,6 +3792,7 @@ nonisolated extension WireSlotSummary: SwiftProtobuf.Message, SwiftProtobuf._Mes
       _top1 = source._top1
       _precision = source._precision
       _precisionRank = source._precisionRank
+      _losses = source._losses
     }
   }
 
@@ -3758,6 +3818,7 @@ nonisolated extension WireSlotSummary: SwiftProtobuf.Message, SwiftProtobuf._Mes
         case 5: try { try decoder.decodeSingularDoubleField(value: &_storage._top1) }()
         case 6: try { try decoder.decodeSingularDoubleField(value: &_storage._precision) }()
         case 7: try { try decoder.decodeSingularUInt32Field(value: &_storage._precisionRank) }()
+        case 8: try { try decoder.decodeSingularMessageField(value: &_storage._losses) }()
         default: break
         }
       }
@@ -3791,6 +3852,9 @@ nonisolated extension WireSlotSummary: SwiftProtobuf.Message, SwiftProtobuf._Mes
       if _storage._precisionRank != 0 {
         try visitor.visitSingularUInt32Field(value: _storage._precisionRank, fieldNumber: 7)
       }
+      try { if let v = _storage._losses {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -3807,10 +3871,56 @@ nonisolated extension WireSlotSummary: SwiftProtobuf.Message, SwiftProtobuf._Mes
         if _storage._top1 != rhs_storage._top1 {return false}
         if _storage._precision != rhs_storage._precision {return false}
         if _storage._precisionRank != rhs_storage._precisionRank {return false}
+        if _storage._losses != rhs_storage._losses {return false}
         return true
       }
       if !storagesAreEqual {return false}
     }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireSlotDetail: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".SlotDetail"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}slot\0\u{1}first\0\u{1}values\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.slot) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.first) }()
+      case 4: try { try decoder.decodeSingularBytesField(value: &self.values) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.step != 0 {
+      try visitor.visitSingularUInt64Field(value: self.step, fieldNumber: 1)
+    }
+    if self.slot != 0 {
+      try visitor.visitSingularUInt32Field(value: self.slot, fieldNumber: 2)
+    }
+    if self.first != 0 {
+      try visitor.visitSingularUInt32Field(value: self.first, fieldNumber: 3)
+    }
+    if !self.values.isEmpty {
+      try visitor.visitSingularBytesField(value: self.values, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireSlotDetail, rhs: WireSlotDetail) -> Bool {
+    if lhs.step != rhs.step {return false}
+    if lhs.slot != rhs.slot {return false}
+    if lhs.first != rhs.first {return false}
+    if lhs.values != rhs.values {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
