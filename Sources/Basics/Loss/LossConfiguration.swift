@@ -189,7 +189,7 @@ public struct LossConfiguration: Codable, Hashable, Sendable {
     public var plus: [LossConfiguration] = []
     /// Embeddings of earlier steps that images are compared with as well; said once for a sum.
     ///
-    /// 0: none. The more there are, the older is the oldest: their number over a step's images, in steps.
+    /// 0: none. With more of them the oldest is older: their number over a step's images, in steps.
     public var memory = 0
     /// Steps before the memory is compared with.
     ///
