@@ -694,7 +694,8 @@ extension CoordinatorStateMachine {
         phase = .holding
         let finding = collapse?.observe(
             .init(
-                loss: Double(record.loss), fractionPositive: record.fractionPositive,
+                loss: Double(record.lossParts.first ?? record.loss),
+                fractionPositive: record.fractionPositive,
                 spread: record.spread))
         let news = finding.map {
             CoordinatorAction.event(kind: $0.kind, severity: .warning, text: $0.text)

@@ -22,7 +22,8 @@ public struct StepRecord: Equatable, Sendable {
     public let step: Int
     /// Mean loss over the slots: the tree's sum times 1/G in float.
     public let loss: Float
-    /// Of a sum of losses, each one's mean over the slots, without its weight; else empty.
+    /// Of a sum of losses, each one's mean over the slots, without its weight, and behind them that of the
+    /// loss against the memory; else empty.
     public let lossParts: [Float]
     /// Mean fraction of positive triplets over the slots.
     public let fractionPositive: Double

@@ -5,7 +5,10 @@ internal import Foundation
 extension CollapseDetector {
     /// Watches a run's loss; nil where its value does not say whether embeddings have collapsed.
     init?(_ loss: LossConfiguration) {
-        guard loss.plus.isEmpty, loss.weight > 0 else { return nil }
+        // Beside a loss against the memory it is the loss's own value that is watched, before its weight.
+        guard loss.plus.isEmpty, loss.weight > 0, loss.memory == 0 || loss.weight == 1 else {
+            return nil
+        }
         switch loss.name {
         case .batchAll, .batchHard, .batchHard000, .batchSample, .weightedTriplet,
             .tfBatchSemiHard, .semiHard, .hap2sExponential, .hap2sPolynomial, .triplet:

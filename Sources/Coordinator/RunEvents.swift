@@ -11,8 +11,8 @@ final class RunEvents {
     private let train: EventWriter
     private let sets: [String: EventWriter]
     private let logging: Settings.Logging
-    /// The losses of a sum; one has no tag beside `loss`.
-    private let losses: [LossName]
+    /// The losses of a sum, and the one against the memory; one has no tag beside `loss`.
+    private let losses: [String]
     private let logger = Logger(label: "lineup.events")
     private var lastFlush = Date()
 
@@ -26,7 +26,8 @@ final class RunEvents {
         }
         self.sets = sets
         logging = folder.settings.logging
-        losses = folder.settings.loss.parts.map(\.name)
+        let loss = folder.settings.loss
+        losses = loss.parts.map(\.name.rawValue) + (loss.memory > 0 ? ["memory"] : [])
     }
 
     func stepCommitted(_ record: ClusterCore.StepRecord, commitSeconds: Double) {
@@ -40,7 +41,7 @@ final class RunEvents {
             "seconds/slot_compute": compute.reduce(0, +) / Double(max(1, compute.count)),
         ]
         for (name, value) in zip(losses, record.lossParts) {
-            values["loss/\(name.rawValue)"] = Double(value)
+            values["loss/\(name)"] = Double(value)
         }
         if let summary = record.summary {
             values["batch_top1"] = summary.top1

@@ -309,7 +309,7 @@ public final class StepBuffers {
         return try withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { floats in
             try sum(
                 SlotRun(0, slotCount), block: block, into: floats.baseAddress!,
-                scale: Float(1) / Float(slotCount))
+                scale: layout.scale(block, slotCount: slotCount))
             return XXH64.digest(UnsafeRawBufferPointer(floats))
         }
     }
@@ -411,10 +411,10 @@ public final class StepBuffers {
         digests[block] = XXH64.digest(bytes(ofBlock: block))
     }
 
-    /// Puts finished blocks into the effect, the root's sum times 1/G, and digests them.
+    /// Puts finished blocks into the effect, the root's sum times 1/G but for entries of the memory, and
+    /// digests them.
     public func finish(_ blocks: [Int], threads: Int) throws {
         let root = SlotRun(0, slotCount)
-        let scale = Float(1) / Float(slotCount)
         let shared = Unguarded(self)
         let found = Mutex<[(block: Int, digest: UInt64)]>([])
         try Parallel.tryRun(parts: max(1, min(threads, blocks.count))) { part, parts in
@@ -424,7 +424,7 @@ public final class StepBuffers {
                 let block = blocks[place]
                 try buffers.sum(
                     root, block: block, into: buffers.layout.pointer(block, in: buffers.effect),
-                    scale: scale)
+                    scale: buffers.layout.scale(block, slotCount: buffers.slotCount))
                 own.append((block, XXH64.digest(buffers.bytes(ofBlock: block))))
             }
             found.withLock { $0 += own }

@@ -3,17 +3,20 @@ import Tensors
 
 /// Goes over a mini-batch anchor by anchor, on one thread, in float64, in the order of its rows.
 ///
-/// Needs the table of distances, its gradient, and a few rows besides.
+/// An anchor's pairs are the mini-batch's other rows, or all of given rows that are no anchors. Needs the
+/// table of distances, its gradient, and a few rows besides.
 struct AnchorPass {
     let labels: [Int]
     let configuration: LossConfiguration
+    /// The identities of the rows that anchors are compared with; nil for the anchors themselves.
+    var references: [Int]?
 
     /// A loss's value, and its gradient handed to autograd.
     func result(
-        of loss: some AnchorLoss, _ pairs: PairTable
+        of loss: some AnchorLoss, _ pairs: some DistanceTable
     ) throws(TensorError) -> LossResult {
-        let count = labels.count
-        let gradient = try Tensor.zeros([count, count], dtype: .float64)
+        let gradient = try Tensor.zeros(
+            [labels.count, references?.count ?? labels.count], dtype: .float64)
         let tally = run(
             loss, try pairs.distances.unsafeMutableBytes().bindMemory(to: Double.self),
             try gradient.unsafeMutableBytes().bindMemory(to: Double.self))
@@ -30,8 +33,9 @@ struct AnchorPass {
         _ loss: some AnchorLoss, _ distances: UnsafeMutableBufferPointer<Double>,
         _ gradient: UnsafeMutableBufferPointer<Double>
     ) -> LossTally {
-        let count = labels.count
-        let room = (positives: PairList.allocated(count), negatives: PairList.allocated(count))
+        let others = references ?? labels
+        let (width, haveAnchors) = (others.count, references == nil)
+        let room = (positives: PairList.allocated(width), negatives: PairList.allocated(width))
         defer {
             room.positives.deallocate()
             room.negatives.deallocate()
@@ -39,13 +43,13 @@ struct AnchorPass {
         func anchor(_ row: Int) -> Anchor {
             var (positives, negatives) = (0, 0)
             let label = labels[row]
-            for other in 0..<count {
-                let distance = distances[row * count + other]
-                if labels[other] != label {
+            for other in 0..<width {
+                let distance = distances[row * width + other]
+                if others[other] != label {
                     room.negatives.rows[negatives] = other
                     room.negatives.distances[negatives] = distance
                     negatives += 1
-                } else if other != row {
+                } else if other != row || !haveAnchors {
                     room.positives.rows[positives] = other
                     room.positives.distances[positives] = distance
                     positives += 1
@@ -61,15 +65,16 @@ struct AnchorPass {
                 row: row, positives: all.0.filtered { $0 > limits.positivesAbove },
                 negatives: all.1.filtered { $0 < limits.negativesBelow })
         }
-        let summaries = !loss.hasSummaries ? [] : (0..<count).map { loss.summary(of: anchor($0)) }
+        let summaries =
+            !loss.hasSummaries ? [] : labels.indices.map { loss.summary(of: anchor($0)) }
         var tally = LossTally(threshold: configuration.activeThreshold)
-        for row in 0..<count {
+        for row in labels.indices {
             let anchor = anchor(row)
             loss.add(anchor, summaries: summaries, to: &tally)
             tally.endRow()
             for pairs in [anchor.positives, anchor.negatives] {
                 for place in 0..<pairs.count {
-                    gradient[row * count + pairs.rows[place]] = pairs.gradient[place]
+                    gradient[row * width + pairs.rows[place]] = pairs.gradient[place]
                 }
             }
         }

@@ -29,11 +29,14 @@ extension Distance {
         }
     }
 
-    private func minkowski(_ rows: Tensor, order: Double) throws(TensorError) -> Tensor {
+    /// The order-th root of the sum of differences' powers, from other rows or from each other.
+    func minkowski(
+        _ rows: Tensor, from others: Tensor? = nil, order: Double
+    ) throws(TensorError) -> Tensor {
         let withoutMatrixProduct = 2
         return try callTensorOperator(
             "aten::_cdist_forward",
-            [.tensor(rows), .tensor(rows), .double(order), .int(withoutMatrixProduct)])
+            [.tensor(rows), .tensor(others ?? rows), .double(order), .int(withoutMatrixProduct)])
     }
 }
 

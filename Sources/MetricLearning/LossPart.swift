@@ -95,8 +95,22 @@ struct LossPart: Sendable {
         }
     }
 
+    /// The same with the mini-batch's rows as anchors, compared with other rows alone.
+    ///
+    /// - Parameter references: where each anchor's positives and negatives are looked for.
+    func evaluate(
+        _ given: Tensor, _ labels: [Int], against references: References, _ draws: [Double]
+    ) throws -> LossResult {
+        let isUnit = configuration.normalization == .rows
+        return try result(
+            isUnit ? unitRows(given) : given, labels, draws,
+            isUnit
+                ? References(unitRows(references.embeddings), labels: references.labels)
+                : references)
+    }
+
     private func result(
-        _ rows: Tensor, _ labels: [Int], _ draws: [Double]
+        _ rows: Tensor, _ labels: [Int], _ draws: [Double], _ references: References? = nil
     ) throws -> LossResult {
         let margin = configuration.margin
         func hard() throws -> (HardTriplets, distances: Tensor, BatchPairs) {
@@ -108,7 +122,13 @@ struct LossPart: Sendable {
             )
         }
         func over(_ loss: some AnchorLoss) throws -> LossResult {
-            try AnchorPass(labels: labels, configuration: configuration).result(
+            if let references {
+                return try AnchorPass(
+                    labels: labels, configuration: configuration, references: references.labels
+                ).result(
+                    of: loss, ReferenceTable(rows, references.embeddings, configuration.distance))
+            }
+            return try AnchorPass(labels: labels, configuration: configuration).result(
                 of: loss, PairTable(rows, configuration.distance))
         }
         func pointToSet(_ weight: PointToSet.Weight) throws -> LossResult {
@@ -117,6 +137,7 @@ struct LossPart: Sendable {
                     weight: weight, margin: margin, isCompatible: configuration.hap2sCompatibility))
         }
         switch configuration.name {
+        case .batchHard where references != nil: return try over(HardestReferences(margin: margin))
         case .batchHard:
             let (loss, distances, pairs) = try hard()
             return try loss(distances, pairs)

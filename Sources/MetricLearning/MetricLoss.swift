@@ -4,7 +4,7 @@ public import Tensors
 /// A loss and what is reported beside it.
 public struct LossResult: Sendable {
     /// One element, with its graph.
-    public let loss: Tensor
+    public internal(set) var loss: Tensor
     /// Share of valid terms that are active; 0 when none is valid.
     ///
     /// This and the two counts are those of a sum's first loss.
@@ -15,6 +15,8 @@ public struct LossResult: Sendable {
     /// (proxy_anchor), else rows.
     public let validCount: Int
     /// Of a sum, each loss's own value before its weight; empty for one loss.
+    ///
+    /// Where a memory is compared with, each loss's own and then that against the memory before its weight.
     public var parts: [Double] = []
     /// What each row adds, whatever the reducer: the mean of the terms of which it is the anchor, of
     /// losses over identities its own term.
@@ -44,7 +46,7 @@ public struct LossResult: Sendable {
 public struct MetricLoss: Sendable {
     /// What decides the loss.
     public let configuration: LossConfiguration
-    private let parts: [LossPart]
+    let parts: [LossPart]
 
     /// Makes a loss.
     ///
@@ -54,6 +56,7 @@ public struct MetricLoss: Sendable {
         var parts: [LossPart] = []
         for part in configuration.parts { parts.append(try LossPart(part)) }
         self.parts = parts
+        try checkMemory()
     }
 
     /// The loss of a mini-batch.
@@ -64,18 +67,25 @@ public struct MetricLoss: Sendable {
     ///   - labels: one identity for each row; below the number of vectors where a loss has such.
     ///   - classes: for each loss that has vectors of identities, in the order of
     ///     `LossConfiguration.parts`, `[identities, dimension]`.
+    ///   - references: embeddings of earlier steps, which are compared with as well; nil for none.
     ///   - random: what `batch_sample` draws from.
     /// - Throws: ``MetricLearningError`` with code `shapeMismatch`, or a `TensorError`.
     public func callAsFunction(
         _ embeddings: Tensor, labels: [Int], classes: [Tensor] = [],
+        references: References? = nil,
         random: CounterRandom = CounterRandom(seed: 0, purpose: .mining)
     ) throws -> LossResult {
-        var draws: [Double] = []
-        if parts.contains(where: { $0.configuration.name == .batchSample }) {
-            var random = random
-            draws = labels.flatMap { _ in [random.uniform(), random.uniform()] }
+        var random = random
+        func draws() -> [Double] {
+            guard parts.contains(where: { $0.configuration.name == .batchSample }) else {
+                return []
+            }
+            return labels.flatMap { _ in [random.uniform(), random.uniform()] }
         }
-        return try evaluate(embeddings, labels: labels, classes: classes, draws: draws)
+        let result = try evaluate(embeddings, labels: labels, classes: classes, draws: draws())
+        guard let references else { return result }
+        return try adding(
+            evaluate(embeddings, labels: labels, against: references, draws: draws()), to: result)
     }
 
     /// The loss of a mini-batch with given draws.

@@ -1,6 +1,17 @@
 import Basics
 import Tensors
 
+/// Distances of anchors from other rows, and the way back.
+protocol DistanceTable {
+    /// `[anchors, others]`, float64, on the CPU.
+    var distances: Tensor { get }
+
+    /// A number whose gradient is that of a loss; its value means nothing.
+    ///
+    /// - Parameter gradient: the loss's derivative by each distance, `[anchors, others]`, float64.
+    func handOver(_ gradient: Tensor) throws(TensorError) -> Tensor
+}
+
 /// Distances between all rows of a mini-batch in float64, and what a derivative by them means for the
 /// rows.
 ///
@@ -8,7 +19,7 @@ import Tensors
 /// |a - b|^2 = |a|^2 + |b|^2 - 2 ab. Where that cancels (below a ten-thousandth of |a|^2 + |b|^2) the
 /// pair is computed from its differences, so that equal rows are exactly at 0, with gradient 0, and a
 /// distance is within 1e-9 of itself.
-struct PairTable {
+struct PairTable: DistanceTable {
     private let distance: Distance
     /// What the graph goes through: rows, those of length 1 for cosine, or for cityblock the matrix of
     /// distances.
@@ -98,7 +109,7 @@ extension Distance {
     /// The distance of rows from the square of their difference.
     ///
     /// - Parameter isDirectionless: whether one of the two is zero.
-    fileprivate func of(square: Double, isDirectionless: Bool) -> Double {
+    func of(square: Double, isDirectionless: Bool) -> Double {
         switch self {
         case .euclidean: square.squareRoot()
         case .sqeuclidean, .cityblock: square

@@ -31,7 +31,8 @@ extension LossName {
     }
 
     private static let sharedSettings: Set<String> = [
-        "name", "distance", "normalize", "active_threshold", "weight", "plus",
+        "name", "distance", "normalize", "active_threshold", "weight", "plus", "memory",
+        "memory_start_step", "memory_weight",
     ]
 
     /// What pairs of images, and what identities' vectors read in common.
@@ -65,6 +66,7 @@ extension Settings {
             alone.loss = part
             try alone.checkPart(path: place == 0 ? "loss" : "loss.plus[\(place - 1)]")
         }
+        try checkMemory()
     }
 
     /// Checks that a loss's settings go together and that the batch has what it compares.

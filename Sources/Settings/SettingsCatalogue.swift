@@ -183,6 +183,15 @@ public enum SettingsCatalogue {
             "loss.plus", .losses, isNewer: true,
             "Losses that are added: softmax,center:0.0005, or objects with settings of their own."),
         entry(
+            "loss.memory", .integer(0...1_048_576), unit: "images", isNewer: true,
+            "Embeddings of earlier steps that images are compared with as well; 0: none."),
+        entry(
+            "loss.memory_start_step", .integer(0...1_000_000_000), unit: "steps", isNewer: true,
+            "Steps before they are compared with the memory."),
+        entry(
+            "loss.memory_weight", .number(positive), isNewer: true,
+            "What the loss against the memory is multiplied with."),
+        entry(
             "mining.scope", names(Settings.MiningScope.self),
             "Over whose images the loss is taken: a slot's, or those of all slots of a step."),
         entry(

@@ -104,6 +104,7 @@ extension TrainerShell {
         let isSummarised = prepared.settings.logging.summarises(step: step)
         submit(step: step, slots: slots, epoch: epoch) { slot in
             let own = mined.slots[slot]!
+            let labels = mined.samples.slots[slot].labels.map { Int($0) }
             let contribution = buffers!.contribution(ofEmbedded: slot)!
             let firstRow = mined.samples.slots[..<slot].reduce(0) { $0 + $1.labels.count }
             let sealer = sealer(of: slot, step: step)
@@ -113,6 +114,10 @@ extension TrainerShell {
                 let result = try prepared.computer.backward(
                     own.embedded, firstRow: firstRow, of: loss.value(),
                     images: own.pixels.base, state: state, into: contribution.gradient)
+                if let memory = prepared.configuration.memory {
+                    contribution.store(
+                        entries: result.embeddings, labels: labels, slot: slot, memory)
+                }
                 Self.rest(pause)
                 var done = own.done
                 try Self.report(result, in: &done)

@@ -108,6 +108,10 @@ extension TrainerShell {
         result.batchStatistics.withUnsafeBytes { bytes in
             UnsafeMutableRawBufferPointer(contribution.statistics.floats).copyMemory(from: bytes)
         }
+        if let memory = prepared.configuration.memory {
+            contribution.store(
+                entries: result.embeddings, labels: labels, slot: Int(done.slot), memory)
+        }
         var done = done
         try report(result, in: &done)
         if prepared.settings.logging.summarises(step: Int(done.step)) {

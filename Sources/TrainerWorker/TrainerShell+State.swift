@@ -74,7 +74,8 @@ extension TrainerShell {
         snapshots?.stop()
         self.prepared = prepared
         layout = EffectLayout(
-            prepared.flat, embeddingCount: Self.embeddingCount(prepared.settings))
+            prepared.flat, memory: prepared.configuration.memory,
+            embeddingCount: Self.embeddingCount(prepared.settings))
         spare = BufferPool(layout!)
         parked = ParkedBlocks(layout!, steps: TrainerStateMachine.backlogMax + 1)
         snapshots = SnapshotSender(
@@ -257,12 +258,13 @@ extension TrainerShell {
         }
     }
 
-    /// What is kept of each parameter, the statistics, and a header that names the tensors.
+    /// What is kept of each parameter, the statistics, the memory, and a header that names the tensors.
     private var stateBytesMax: Int {
-        guard let layout, let kept = prepared?.configuration.stateFloatsPerParameter else {
-            return 0
-        }
-        return (layout.gradientCount * kept + layout.statisticsCount) * 4 + (16 << 20)
+        guard let layout, let configuration = prepared?.configuration else { return 0 }
+        let floats =
+            layout.gradientCount * configuration.stateFloatsPerParameter + layout.statisticsCount
+            + (configuration.memory?.stateCount ?? 0)
+        return floats * 4 + (16 << 20)
     }
 
     // MARK: Giving the state

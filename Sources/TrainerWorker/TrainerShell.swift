@@ -475,7 +475,8 @@ public final class TrainerShell {
         let effect = effect(step: step, scalars)
         let digest = StepEffect.digest(
             blocks: Array(buffers!.digests[..<layout!.gradientBlocks]),
-            batchStatistics: effect.batchStatistics, scalars: effect.scalars, step: step)
+            batchStatistics: effect.batchStatistics, entries: effect.entries,
+            scalars: effect.scalars, step: step)
         perform(
             tell(
                 .effectDigested(
@@ -494,6 +495,7 @@ public final class TrainerShell {
         let effect = buffers!.effect
         return StepEffect(
             step: step, gradient: effect.gradient, batchStatistics: Array(effect.statistics.floats),
+            entries: Array(effect.entries.floats),
             scalars: StepScalars(
                 learningRate: Double(bitPattern: scalars.learningRate),
                 effectiveRate: Double(bitPattern: scalars.effectiveRate),

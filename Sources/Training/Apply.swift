@@ -10,14 +10,15 @@ import Tensors
 /// `average + momentum * (batch - average)`, in that order of operations, once a step and with the mean
 /// of all slots' statistics; G sequential updates, as G small steps would make, move them further
 /// (their old value keeps (1 - momentum)^G instead of 1 - momentum) and weigh the last slot most. The
-/// mean of the slots' variances leaves out what the slots' means differ by.
+/// mean of the slots' variances leaves out what the slots' means differ by. The step's embeddings take the
+/// places of the oldest ones in the memory, where there is one.
 ///
 /// Runs on the calling OS thread and `threads - 1` others.
 ///
 /// - Parameters:
 ///   - effect: of the step after the state's.
 ///   - threads: how many threads share the tensors; has no influence on the bits.
-/// - Throws: ``TrainingError`` with code `stepOutOfOrder` or `shapeMismatch`, before anything
+/// - Throws: ``TrainingError`` with code `stepOutOfOrder`, `shapeMismatch` or `invalidValue`, before anything
 ///   changes; or a `TensorError`.
 public func apply(_ effect: StepEffect, to state: TrainingState, threads: Int = 1) throws {
     try check(effect, state)
@@ -25,6 +26,7 @@ public func apply(_ effect: StepEffect, to state: TrainingState, threads: Int = 
     let shares = update.shares(threads)
     try Parallel.tryRun(parts: shares.count) { part, _ in try update.run(shares[part]) }
     try moveAverages(state, effect.batchStatistics)
+    state.memory?.enqueue(effect.entries)
     try state.didApply(step: effect.step, threads: threads)
 }
 
@@ -44,6 +46,7 @@ private func check(_ effect: StepEffect, _ state: TrainingState) throws(Training
                 + "\(effect.batchStatistics.count) statistics; the network has "
                 + "\(layout.elementCount) and \(layout.statisticsCount)")
     }
+    if let memory = state.memory { try memory.shape.check(effect.entries, step: effect.step) }
 }
 
 /// Moves the running averages; in Swift, so that every device gets the same formula.

@@ -63,9 +63,22 @@ public final class BareLoop: Sendable {
             StepEffect(
                 step: step, gradient: reduced,
                 batchStatistics: Fold.mean(results.map(\.batchStatistics)),
+                entries: entries(of: results, labels: slots.map(\.labels)),
                 scalars: StepScalars(
                     configuration.optimizer, step: step, learningRate: learningRate))
         )
+    }
+
+    /// What the slots put into the memory.
+    private func entries(of results: [SlotResult], labels: [[Int]]) -> [Float] {
+        guard let memory = configuration.memory else { return [] }
+        var entries = [Float](repeating: 0, count: memory.entryCount)
+        entries.withUnsafeMutableBufferPointer { entries in
+            for (slot, result) in results.enumerated() {
+                memory.write(result.embeddings, labels: labels[slot], slot: slot, into: entries)
+            }
+        }
+        return entries
     }
 
     private func computeEach(_ slots: [SlotInput]) throws -> [SlotResult] {

@@ -1,5 +1,5 @@
 import Basics
-import MetricLearning
+package import MetricLearning
 import Networks
 import Synchronization
 package import Tensors
@@ -95,23 +95,25 @@ extension SlotComputer {
         return try loss(
             of: Tensor(embeddings, shape: [labels.count, dimension]), labels: labels,
             classes: Array(state.preparedParameters()[state.network.parameters.count...]),
-            step: state.step)
+            references: state.references(), step: state.step)
     }
 
     /// The loss of a whole step, in the dtype of the embeddings.
     ///
     /// - Parameters:
     ///   - classes: for each loss that has vectors of identities, `[identities, dimension]`.
+    ///   - references: what the memory holds, where it is compared with.
     ///   - step: updates made before this step.
     package func loss(
-        of embeddings: Tensor, labels: [Int], classes: [Tensor], step: Int
+        of embeddings: Tensor, labels: [Int], classes: [Tensor], references: References? = nil,
+        step: Int
     ) throws -> StepLoss {
         try Engine.setIntraOpThreads(1)
         return try withGradient {
             let leaf = try embeddings.detach().requiresGradient()
             let classes = try classes.map { try $0.detach().requiresGradient() }
             let result = try loss(
-                leaf, labels: labels, classes: classes,
+                leaf, labels: labels, classes: classes, references: references,
                 random: randomness(of: labels, step: step))
             let derivatives = try gradients(of: result.loss, withRespectTo: [leaf] + classes)
             return StepLoss(

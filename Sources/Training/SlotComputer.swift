@@ -35,6 +35,7 @@ public struct SlotResult: Sendable {
     /// What of it is infinite or no number, in a few words; nil when nothing is.
     public var whatIsNotFinite: String? {
         if !loss.isFinite { return "the loss is \(loss)" }
+        if !embeddings.allSatisfy(\.isFinite) { return "embeddings are not finite" }
         return gradient.isFinite ? nil : "the gradient is not finite"
     }
 }
@@ -103,6 +104,7 @@ public final class SlotComputer: Sendable {
             let pass = try SlotPass(images, state, configuration)
             let result = try loss(
                 pass.embeddings, labels: labels, classes: pass.classes,
+                references: state.references(),
                 random: randomness(of: labels, step: state.step))
             try pass.storeGradient(of: result.loss, in: gradient)
             let values = try pass.embeddings.floats()

@@ -39,16 +39,20 @@ public struct StepEffect: Sendable {
     public let gradient: FloatBuffer
     /// The mean over slots of each batch norm's mean and unbiased variance, in buffer order.
     public let batchStatistics: [Float]
+    /// What the step puts into the memory, as ``MemoryShape`` says; empty without one.
+    public let entries: [Float]
     /// The coordinator's numbers.
     public let scalars: StepScalars
 
     /// Collects an effect.
     public init(
-        step: Int, gradient: FloatBuffer, batchStatistics: [Float], scalars: StepScalars
+        step: Int, gradient: FloatBuffer, batchStatistics: [Float], entries: [Float] = [],
+        scalars: StepScalars
     ) {
         self.step = step
         self.gradient = gradient
         self.batchStatistics = batchStatistics
+        self.entries = entries
         self.scalars = scalars
     }
 
@@ -67,20 +71,22 @@ public struct StepEffect: Sendable {
         return digests.values
     }
 
-    /// The digest of the whole effect: blocks, statistics, scalars and step.
+    /// The digest of the whole effect: blocks, statistics, entries of the memory, scalars and step.
     public func digest(threads: Int = 1) -> UInt64 {
         Self.digest(
             blocks: blockDigests(threads: threads), batchStatistics: batchStatistics,
-            scalars: scalars, step: step)
+            entries: entries, scalars: scalars, step: step)
     }
 
     /// The digest of an effect whose blocks' digests are known.
     public static func digest(
-        blocks: [UInt64], batchStatistics: [Float], scalars: StepScalars, step: Int
+        blocks: [UInt64], batchStatistics: [Float], entries: [Float] = [], scalars: StepScalars,
+        step: Int
     ) -> UInt64 {
         var hash = XXH64()
         for digest in blocks { hash.update(digest) }
         batchStatistics.withUnsafeBytes { hash.update($0) }
+        entries.withUnsafeBytes { hash.update($0) }
         for bits in scalars.bitPatterns { hash.update(bits) }
         hash.update(UInt64(step))
         return hash.finish()

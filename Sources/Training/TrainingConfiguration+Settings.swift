@@ -1,3 +1,4 @@
+internal import Basics
 internal import Foundation
 public import Images
 internal import MetricLearning
@@ -18,13 +19,17 @@ extension TrainingConfiguration {
             inputHeight: settings.input.height, inputWidth: settings.input.width,
             channels: settings.network.channels, batchNorm: settings.network.batchNorm,
             batchNormMomentum: settings.network.batchNormMomentum)
+        let imagesPerSlot = try BatchPhase.all(of: settings.batch).reduce(0) {
+            max($0, $1.identities * $1.imagesPerIdentity)
+        }
         self.init(
             network: network, loss: settings.loss, classCount: classCount,
             optimizer: OptimizerConfiguration(settings.optimizer),
             freeze: Freeze(settings.network),
             precision: settings.numerics.precision == .bf16 ? .bf16 : .fp32,
             threadsPerSlot: settings.numerics.threadsPerSlot, device: device,
-            slotsPerStep: settings.batch.miniBatchesPerStep, seed: settings.seed,
+            slotsPerStep: settings.batch.miniBatchesPerStep,
+            imagesPerSlot: settings.loss.memory == 0 ? 0 : imagesPerSlot, seed: settings.seed,
             mining: MiningScope(settings.mining))
     }
 }

@@ -44,6 +44,8 @@ public struct TrainingConfiguration: Hashable, Sendable {
     public var device: Device
     /// Mini-batches of one step.
     public var slotsPerStep: Int
+    /// Most images of a slot, where losses compare with a memory; else 0.
+    public var imagesPerSlot: Int
     /// Seed of the initial weights.
     public var seed: UInt64
     /// Over what losses mine.
@@ -54,7 +56,7 @@ public struct TrainingConfiguration: Hashable, Sendable {
         network: NetworkConfiguration, loss: LossConfiguration = .init(), classCount: Int = 0,
         optimizer: OptimizerConfiguration = .init(), freeze: Freeze = .init(),
         precision: Precision = .fp32, threadsPerSlot: Int = 1, device: Device = .cpu,
-        slotsPerStep: Int = 4, seed: UInt64 = 1,
+        slotsPerStep: Int = 4, imagesPerSlot: Int = 0, seed: UInt64 = 1,
         mining: MiningScope = .slot
     ) {
         self.network = network
@@ -66,6 +68,7 @@ public struct TrainingConfiguration: Hashable, Sendable {
         self.threadsPerSlot = threadsPerSlot
         self.device = device
         self.slotsPerStep = slotsPerStep
+        self.imagesPerSlot = imagesPerSlot
         self.seed = seed
         self.mining = mining
     }

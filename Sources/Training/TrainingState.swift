@@ -6,7 +6,8 @@ public import Tensors
 
 // @unchecked: `step` and the tensors' contents change in apply, pull, push and loading alone, which
 // their caller never runs while a slot reads; `prepared` is guarded by its mutex.
-/// Weights, their average, optimizer moments and batch-norm averages after some number of steps.
+/// Weights, their average, optimizer moments, batch-norm averages and the memory of embeddings after some
+/// number of steps.
 ///
 /// Only ``apply(_:to:threads:)`` changes it; slots read it from several threads at once.
 public final class TrainingState: @unchecked Sendable {
@@ -24,6 +25,8 @@ public final class TrainingState: @unchecked Sendable {
     public let averages: [Tensor]
     /// Running means and variances.
     public let buffers: [Tensor]
+    /// Embeddings of earlier steps, where losses compare with them.
+    let memory: CrossBatchMemory?
     /// Updates made so far.
     public private(set) var step: Int
 
@@ -43,6 +46,7 @@ public final class TrainingState: @unchecked Sendable {
     private init(_ configuration: TrainingConfiguration, step: Int) throws {
         self.configuration = configuration
         network = try Network(configuration.network)
+        try configuration.checkMemory()
         let layout = try configuration.layout()
         self.layout = layout
         self.step = step
@@ -64,9 +68,16 @@ public final class TrainingState: @unchecked Sendable {
             + configuration.optimizer.rule.momentNames.map { moment in
                 layout.entries.map { (name: "optimizer/\(moment)/" + $0.name, shape: $0.shape) }
             }
+            + [configuration.memory.map(CrossBatchMemory.specs) ?? []]
         named = groups.flatMap(Self.allocate)
+        memory = configuration.memory.map { [named] shape in
+            CrossBatchMemory(shape, named.suffix(groups.last!.count))
+        }
         let device = configuration.device
-        tensorsOnDevice = try named.map { try $0.view().to(device: device) }
+        // Losses are computed on the host, and so the memory stays there.
+        tensorsOnDevice = try named.dropLast(groups.last!.count).map {
+            try $0.view().to(device: device)
+        }
         var ranges: [Range<Int>] = []
         for group in groups {
             let start = ranges.last?.upperBound ?? 0
@@ -77,7 +88,7 @@ public final class TrainingState: @unchecked Sendable {
         parameters = places.parameters.map { tensors[$0] }
         buffers = Array(tensors[ranges[1]])
         self.averages = places.averages.map { tensors[$0] }
-        moments = ranges[5...].map { Array(tensors[$0]) }
+        moments = ranges[5..<ranges.count - 1].map { Array(tensors[$0]) }
     }
 
     /// Lays tensors out in one buffer, each at a multiple of 64 bytes.
@@ -179,6 +190,7 @@ public final class TrainingState: @unchecked Sendable {
             }
             try tensor.fill(from: bytes, shape: shape)
         }
+        try state.memory?.check()
         try state.push()
         return state
     }
@@ -207,8 +219,8 @@ public final class TrainingState: @unchecked Sendable {
     ///
     /// `network/` parameters in registration order, `network/` running means and variances,
     /// `network/average/` where an average is kept, `loss/` and `loss/average/` where a loss has
-    /// parameters, then `optimizer/m/` and `optimizer/v/`, or `optimizer/momentum/`. On a GPU the
-    /// values are copied to the host first.
+    /// parameters, then `optimizer/m/` and `optimizer/v/`, or `optimizer/momentum/`, then `memory/` where
+    /// losses compare with one. On a GPU the values are copied to the host first.
     public func tensors() throws -> [NamedTensor] {
         try pull()
         return named
@@ -254,6 +266,16 @@ public final class TrainingState: @unchecked Sendable {
     /// compared by.
     public func weightsDigest(threads: Int = 1) throws -> UInt64 {
         StateSnapshot(step: step, tensors: try tensors()).weightsDigest(threads: threads)
+    }
+
+    /// What the losses of the next step compare with: the embeddings that the memory holds.
+    ///
+    /// They lie in the state's memory and are valid until it moves on.
+    ///
+    /// - Returns: nil without a memory, up to step `loss.memory_start_step`, and while it is empty.
+    func references() throws -> References? {
+        guard step >= configuration.loss.memoryStartStep else { return nil }
+        return try memory?.references()
     }
 
     /// The parameters as slots use them, made once a step and shared by all slots.

@@ -44,6 +44,21 @@ import Testing
         #expect(cluster.events["collapse"] == nil)
     }
 
+    /// The loss's own value lies at the margin, whatever that against the memory adds.
+    @Test func besideAMemoryTheLossItselfIsWatched() {
+        var cluster = Self.cluster()
+        for _ in 0..<20 {
+            cluster.done(0, by: "a") {
+                $0.loss = Float(1.1).bitPattern
+                $0.lossParts = [Float(0.694).bitPattern, Float(0.406).bitPattern]
+                $0.fractionPositive = 1
+                $0.spread = 0.01
+            }
+            cluster.commit(at: .seconds(1))
+        }
+        #expect(cluster.events["collapse"]?.count == 1)
+    }
+
     @Test func summariesOfAllSlotsAddUp() throws {
         var cluster = SmallCluster(["a"], slots: 2)
         for slot in 0..<2 {

@@ -159,6 +159,42 @@ private final class Member {
         #expect(throws: TrainingError.self) { try theirs.finish([0], threads: 1) }
     }
 
+    /// Three slots, of which two come as a sum: the effect has every row as it was written, though a third
+    /// of any of them would not give it back.
+    @Test func entriesOfTheMemoryAreSummedAndNotScaled() throws {
+        let shape = MemoryShape(size: 100, dimension: 3, slots: 3, slotRows: 2)
+        let layout = EffectLayout(
+            gradientCount: 5, statisticsCount: 7, entryCount: shape.entryCount)
+        #expect(layout.blockCount == 3 && layout.byteCount(2) == 3 * 2 * 4 * 4)
+        let pool = BufferPool(layout)
+        let values: [[Float]] = [[0.1, -0.0, 1e-30], [.pi, -1e30, 7, 1, 2, 3], [1 / 3, 5, 1e-7]]
+        let labels = [[0], [16_777_214, 3], [2]]
+        func slot(_ slot: Int) -> SlotContribution {
+            let made = SlotContribution(layout)
+            // What an earlier step has left.
+            made.entries.floats.update(repeating: 9)
+            made.gradient.floats.update(repeating: 1)
+            made.store(entries: values[slot], labels: labels[slot], slot: slot, shape)
+            return made
+        }
+        let left = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 3, pool: pool)
+        for number in [0, 1, 2] { left.keep(slot: number, slot(number)) }
+        try left.finish([0, 1, 2], threads: 2)
+        let digests = left.digests
+        #expect(
+            Array(left.effect.entries.floats) == [
+                0.1, 0, 1e-30, 1, 0, 0, 0, 0, .pi, -1e30, 7, 16_777_215, 1, 2, 3, 4, 1 / 3, 5,
+                1e-7, 3, 0, 0, 0, 0,
+            ])
+        #expect(try (0..<3).map { try left.secondFold($0) } == digests)
+        #expect(left.effect.gradient.base[0] == 3 * (Float(1) / 3))
+        // An audit sees a bit that differs in them.
+        let (one, other) = (slot(0), slot(0))
+        #expect(SlotSeal(one, layout) == SlotSeal(other, layout))
+        other.entries.base[0] += 1
+        #expect(SlotSeal(one, layout).digest != SlotSeal(other, layout).digest)
+    }
+
     @Test func memoryThatWasWrittenAgainIsRefused() throws {
         let (left, _, right, theirs) = try pair(memory: true)
         let mine = StepBuffers(step: 3, history: 8, layout: layout, slotCount: 3, pool: left.pool)

@@ -22,7 +22,7 @@ struct BlocksTarget: FuzzTarget {
         let isLarge = random.chance(20)
         let layout = EffectLayout(
             gradientCount: isLarge ? FlatLayout.blockElements + 5 : 1 + random.below(40),
-            statisticsCount: random.below(9))
+            statisticsCount: random.below(9), entryCount: random.below(9))
         let slotCount = 2 + random.below(5)
         let step = 1 + random.below(1000)
         let pool = BufferPool(layout)
@@ -34,7 +34,7 @@ struct BlocksTarget: FuzzTarget {
         var slots: [SlotContribution] = []
         for slot in 0..<slotCount {
             let contribution = pool.take()
-            for part in [contribution.gradient, contribution.statistics] {
+            for part in [contribution.gradient, contribution.statistics, contribution.entries] {
                 for place in 0..<part.count {
                     part.base[place] = Float(random.below(2001) - 1000) / 64
                 }
@@ -92,8 +92,7 @@ struct BlocksTarget: FuzzTarget {
         _ kind: WireDataHeader.Kind, _ block: Int, _ step: Int, of contribution: SlotContribution,
         _ layout: EffectLayout
     ) -> (header: WireDataHeader, payload: Data) {
-        let buffer =
-            block < layout.gradientBlocks ? contribution.gradient : contribution.statistics
+        let buffer = layout.buffer(block, in: contribution)
         let range = layout.range(block)
         let payload = Data(
             bytes: buffer.base + range.lowerBound, count: layout.byteCount(block))

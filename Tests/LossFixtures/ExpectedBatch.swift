@@ -55,8 +55,17 @@ public struct ExpectedBatch: Decodable, Sendable, CustomStringConvertible {
     public let rows: [Double]
     /// Row-major `[identities, 3]`, for losses with vectors of identities.
     public let classes: [Double]?
+    /// Row-major `[references, 3]`, for rows that are compared with others than each other.
+    public let references: [Double]?
+    /// One identity for each of these.
+    public let referenceLabels: [Int]?
     /// The losses.
     public let runs: [Run]
+
+    enum CodingKeys: String, CodingKey {
+        case name, labels, rows, classes, references, runs
+        case referenceLabels = "reference_labels"
+    }
 
     /// The batch's name.
     public var description: String { name }
@@ -65,6 +74,8 @@ public struct ExpectedBatch: Decodable, Sendable, CustomStringConvertible {
     public static let ofRows = read("expected_losses.json")
     /// Batches for losses with vectors of identities.
     public static let ofClasses = read("expected_class_losses.json")
+    /// Batches that are compared with rows of earlier steps.
+    public static let ofMemory = read("expected_memory_losses.json")
 
     /// Batches of given triplets.
     public static let ofTriplets = read("expected_triplet_losses.json")

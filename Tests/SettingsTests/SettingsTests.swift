@@ -338,6 +338,46 @@ import Testing
         #expect(try settings.digest != resolve(nil, "mining.scope=step").digest)
     }
 
+    @Test(arguments: [
+        (["loss.memory=287"], "a step has 288 images"),
+        (
+            ["loss.memory=300", "batch.phases=5:20x4"],
+            "a step has 320 images, not all of which it would hold; set loss.memory to at least 320"
+        ),
+        (["loss.memory=288", "loss.name=softmax"], "such as loss.plus=multi_similarity"),
+        (["loss.memory=288", "loss.name=lifted"], "take generalized_lifted"),
+        (["loss.memory=288", "loss.plus=batch_hard_000"], "batch_hard_000 counts an image"),
+        (["loss.memory=288", "loss.normalize=columns"], "set loss.normalize=rows"),
+        (
+            ["loss.memory=288", "schedule.steps=1000"],
+            "set less, such as loss.memory_start_step=100"
+        ),
+        (["loss.memory_weight=2"], "but loss.memory is 0"),
+        (["loss.memory_start_step=0"], "but loss.memory is 0"),
+        (["loss.memory=-1"], "a whole number from 0 to 1048576"),
+        (
+            [#"loss.plus=[{"name":"circle","memory":288}]"#],
+            "loss.plus[0] has a memory of its own, but a run has one for all of its losses"
+        ),
+    ])
+    func aMemoryThatCannotBeIsRefused(overrides: [String], expected: String) {
+        let batch = ["batch.identities=18", "batch.images_per_identity=4"]
+        let text = message(nil, overrides: batch + overrides)
+        #expect(text.contains(expected), "\(text)")
+    }
+
+    @Test func aMemoryIsOfAllLossesThatCompareImages() throws {
+        let settings = try resolve(
+            nil, "loss.name=softmax", "loss.plus=circle", "loss.memory=8192",
+            "loss.memory_start_step=0", "mining.scope=step")
+        #expect(settings.loss.memory == 8192 && settings.loss.memoryWeight == 1)
+        #expect(
+            try settings.digest
+                != resolve(
+                    nil, "loss.name=softmax", "loss.plus=circle", "mining.scope=step"
+                ).digest)
+    }
+
     @Test func phasesOfBatchesAreStepsAndShapes() throws {
         let settings = try resolve(nil, "batch.phases=500:9x8,1000:4x2")
         let phases = try BatchPhase.all(of: settings.batch)

@@ -40,6 +40,7 @@ LOSSES = {
     "proxy_anchor": [],
     "center": ["loss.plus=softmax", "loss.weight=0.0005"],
     "batch_hard + softmax": ["loss.plus=softmax"],
+    "multi_similarity + memory": ["loss.memory=4096", "loss.memory_start_step=20"],
 }
 
 

@@ -191,6 +191,18 @@ public struct LossConfiguration: Codable, Hashable, Sendable {
     public var weight = 1.0
     /// Losses that are added, each with its weight; they have none of their own.
     public var plus: [LossConfiguration] = []
+    /// Embeddings of earlier steps that images are compared with as well; said once for a sum.
+    ///
+    /// 0: none. With more of them the oldest is older: their number over a step's images, in steps.
+    public var memory = 0
+    /// Steps before the memory is compared with.
+    ///
+    /// 1,000 as published: embeddings move too fast before.
+    public var memoryStartStep = 1_000
+    /// What the loss against the memory is multiplied with.
+    ///
+    /// 1 as published.
+    public var memoryWeight = 1.0
 
     /// This loss alone and those that are added to it.
     public var parts: [LossConfiguration] {
@@ -223,7 +235,9 @@ public struct LossConfiguration: Codable, Hashable, Sendable {
         case proxyAnchorAlpha = "proxy_anchor_alpha"
         case classRateFactor = "class_rate_factor"
         case classDecayFactor = "class_decay_factor"
-        case weight, plus
+        case weight, plus, memory
+        case memoryStartStep = "memory_start_step"
+        case memoryWeight = "memory_weight"
     }
 
     /// Makes a configuration; what is left out is as the loss was published.
@@ -272,6 +286,9 @@ public struct LossConfiguration: Codable, Hashable, Sendable {
         try read(.classDecayFactor, &classDecayFactor)
         try read(.weight, &weight)
         try read(.plus, &plus)
+        try read(.memory, &memory)
+        try read(.memoryStartStep, &memoryStartStep)
+        try read(.memoryWeight, &memoryWeight)
     }
 
     /// What losses were published with, where it is not the value above.

@@ -74,6 +74,18 @@ public enum LossName: String, Codable, CaseIterable, Hashable, Sendable {
     /// Whether rows come in threes, an anchor, its positive and its negative.
     public var isOfTriplets: Bool { self == .triplet || self == .dotTriplet }
 
+    /// Whether an image can be compared with embeddings of earlier steps: its terms need no distances
+    /// but its own, and a rule for what is missing.
+    public var takesMemory: Bool {
+        switch self {
+        case .batchAll, .batchHard, .tfBatchSemiHard, .semiHard, .batchSample, .weightedTriplet,
+            .generalizedLifted, .hap2sExponential, .hap2sPolynomial, .multiSimilarity, .circle,
+            .supervisedContrastive, .ntXent:
+            true
+        default: false
+        }
+    }
+
     /// Whether the loss is made of similarities, one less the cosine distance.
     public var isOfSimilarities: Bool { defaults.distance == .cosine }
 

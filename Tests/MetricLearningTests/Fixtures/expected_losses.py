@@ -228,8 +228,8 @@ def pml_distance(run):
     return distances.LpDistance(normalize_embeddings=rows, p=p, power=power)
 
 
-def pml_loss(run, rows, labels):
-    """The package's value and gradient, or None where it has no such loss."""
+def pml_objects(run):
+    """The package's loss and miner (or None), or None where it has no such loss."""
     d = pml_distance(run)
     r = reducers.MeanReducer() if run["reducer"] == "mean" else reducers.AvgNonZeroReducer()
     miner = None
@@ -264,6 +264,15 @@ def pml_loss(run, rows, labels):
         loss = losses.NTXentLoss(temperature=run["temperature"], reducer=r)
     else:
         return None
+    return loss, miner
+
+
+def pml_loss(run, rows, labels):
+    """The package's value and gradient, or None where it has no such loss."""
+    found = pml_objects(run)
+    if found is None:
+        return None
+    loss, miner = found
     x = torch.tensor(rows, requires_grad=True)
     mined = miner(x, torch.tensor(labels)) if miner else None
     value = loss(x, torch.tensor(labels), mined)
