@@ -19,6 +19,10 @@ bin=$(swift build "${flags[@]}" --show-bin-path) || fail "the package does not l
 "$HERE/build-shim.sh" "$(cat .build/libtorch)" "$bin" || exit 1
 swift build "${flags[@]}" --product lineup >&2 || fail "the build failed (see above)"
 if [ "${1:-}" = tests ]; then
-    swift build "${flags[@]}" --build-tests >&2 || fail "the build of the tests failed (see above)"
+    # By name: --build-tests builds protoc as well once Package.swift has changed, ten minutes of C++.
+    for product in lineup-fuzz lineup-bench lineupPackageTests; do
+        swift build "${flags[@]}" --product "$product" >&2 ||
+            fail "the build of the tests failed (see above)"
+    done
 fi
 [ -x .build/release/lineup ] || fail "no .build/release/lineup after the build; run 'make clean build'"

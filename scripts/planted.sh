@@ -34,7 +34,9 @@ flags=(-c release --scratch-path .build/planted)
 build=("${flags[@]}" --explicit-target-dependency-import-check error)
 bin=$(swift build "${build[@]}" --show-bin-path) || fail "the package does not load (see above)"
 "$HERE/build-shim.sh" "$(cat .build/libtorch)" "$bin" || exit 1
-swift build "${build[@]}" --build-tests >&2 || fail "the build failed (see above)"
+for product in lineup lineup-fuzz lineupPackageTests; do
+    swift build "${build[@]}" --product "$product" >&2 || fail "the build failed (see above)"
+done
 export LINEUP_CTORCH=$bin/libCTorch.so LINEUP_BINARY=$bin/lineup
 
 noticed=0

@@ -120,10 +120,10 @@ import Testing
             loss.memory = 100
             #expect(throws: MetricLearningError.self) { try MetricLoss(loss) }
         }
-        let two = try Tensor([1, 2, 3, 4], shape: [2, 2])
+        let two = try Tensor(copying: [1.0, 2, 3, 4], shape: [2, 2])
         #expect(throws: MetricLearningError.self) { try References(embeddings: two, labels: [1]) }
         let references = try References(embeddings: two, labels: [1, 2])
-        let rows = try Tensor([1, 2, 3], shape: [1, 3])
+        let rows = try Tensor(copying: [1.0, 2, 3], shape: [1, 3])
         #expect(throws: MetricLearningError.self) {
             try MetricLoss(.init())(rows, labels: [1], references: references)
         }

@@ -22,7 +22,8 @@ import Testing
     @Test(arguments: [(LossName.batchHard, 2.5), (.batchAll, 2), (.semiHard, 1.5)])
     func fourPointsOnALine(name: LossName, third: Double) throws {
         let loss = LossConfiguration(
-            name: name, margin: .number(0.5), normalization: Normalization.none)
+            name: name, margin: .number(0.5), distance: .euclidean,
+            normalization: Normalization.none)
         let found = try rowLosses(loss, [0, 1, 2.5, 6], labels: [7, 7, 8, 8])
         // Beyond 3.5 there is no negative: the farthest, at 2.5, is taken.
         let expected = [0, 0, third, 0]
@@ -48,7 +49,7 @@ import Testing
     ///
     /// In float64, sums of at most a thousand
     /// terms in two orders: within 1e-12 of the value.
-    @Test(arguments: LossName.allCases.filter { $0 != .proxyAnchor })
+    @Test(arguments: LossName.allCases.filter { $0 != .proxyAnchor && !$0.isOfTriplets })
     func theMeanOfTheRowsIsTheLoss(_ name: LossName) throws {
         var loss = LossConfiguration(name: name)
         loss.reducer = .mean
@@ -62,6 +63,19 @@ import Testing
         let mean = found.rows.reduce(0, +) / 12
         #expect(abs(mean - found.loss) <= 1e-12 * max(1, abs(found.loss)))
         #expect(Set(found.rows).count > 1)
+    }
+
+    /// 0 is 1 from its positive and 4 from its negative, 5 is 3 and 2 from its own.
+    @Test func aTripletsTermIsItsAnchors() throws {
+        let loss = LossConfiguration(
+            name: .triplet, margin: .number(0.5), distance: .euclidean,
+            normalization: Normalization.none)
+        let rows = try rowLosses(
+            loss, [0, 1, 4, 5, 8, 7], labels: [1, 1, 2, 3, 3, 4]
+        ).rows
+        #expect(rows.count == 6)
+        #expect(rows[0] == 0 && abs(rows[3] - 1.5) < 1e-12)
+        #expect([1, 2, 4, 5].allSatisfy { rows[$0].isNaN })
     }
 
     /// A sum's rows add up, and a loss whose terms are those of identities adds nothing.

@@ -53,6 +53,8 @@ struct GivenTriplets {
             let term = configuration.margin.term(near.value - far.value)
             let lack = self.lack(near.value)
             tally.add(term.value + lack)
+            // The term is the anchor's; its positive and its negative have none.
+            for _ in 0..<3 { tally.endRow() }
             near.pull(term.slope + (lack > 0 ? 1 : 0), near.value)
             far.pull(-term.slope, far.value)
         }
