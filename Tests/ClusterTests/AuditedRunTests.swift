@@ -46,15 +46,20 @@ import Testing
     /// A slot whose bits are not those that its digest is of is not used: its trainer says so and leaves,
     /// and nobody is blamed for anything else.
     ///
-    /// What a trainer that is silent for a moment has computed is not used.
+    /// Two trainers both use what they have computed, unless one was silent for a moment. Of three
+    /// the other holder's copy may be the one that is used, and then the flip is nobody's concern.
     @Test(.timeLimit(.minutes(6)), arguments: [2, 3])
     func aBitThatFlipsAfterTheDigestIsFoundByItsTrainer(trainers: Int) throws {
         for attempt in 1...3 {
             let run = LocalRun.folder("flipped-sealed-\(trainers)-\(attempt)")
             let flipped = try flip("sealed", trainers: trainers, in: run)
             let events = try LedgerReader(run: run).events()
-            if attempt < 3, flipped.code == 0, events.contains(where: { $0.kind == "sidelined" }) {
-                continue
+            let blame = ["disagreement", "suspected", "quarantined"]
+            #expect(!events.contains { blame.contains($0.kind) }, "\(events.map(\.text))")
+            let mayBeUnused = trainers > 2 || events.contains { $0.kind == "sidelined" }
+            if flipped.code == 0, mayBeUnused {
+                if attempt < 3 { continue }
+                return
             }
             #expect(flipped.code == 1, "\(flipped.errors)")
             let words = try #require(flipped.why.wholeMatch(of: Self.damage), "\(flipped.why)")
@@ -63,8 +68,6 @@ import Testing
             let left = events.filter { $0.kind == "worker_left" && $0.text.contains("changed in") }
             #expect(left.count == 1)
             #expect(left.first?.text.hasPrefix("trainer \(flipped.name) left: ") == true)
-            let blame = ["disagreement", "suspected", "quarantined"]
-            #expect(!events.contains { blame.contains($0.kind) }, "\(events.map(\.text))")
             return
         }
     }

@@ -114,7 +114,7 @@ extension ClusterTests {
             try LineupProcess(
                 [
                     "trainer", "--coordinator", address, "--slots-at-once", "1", "--slot-pause",
-                    "0.1",
+                    "0.2",
                 ])
         }
         let first = try trainer()
