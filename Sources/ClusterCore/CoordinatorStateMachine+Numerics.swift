@@ -103,6 +103,9 @@ extension CoordinatorStateMachine {
         queue.superseded(from: step)
         rankingValues = rankingValues.filter { $0.key < step }
         deletedDigests = deletedDigests.filter { $0.key < step }
+        // What was mined from a state that is superseded is mined anew.
+        minedRounds.removeAll { $0 >= step }
+        if let round = askedRound, round >= step { askedRound = nil }
         scores.removeAll { $0.step >= UInt64(step) }
         let text =
             "step \(step), done again after a loss of state, has digest \(record.digest.hex), "

@@ -66,7 +66,9 @@ public final class DetailedLog {
                 updatesBefore: updatesBefore, rows: rows,
                 bytes: rows * (settings.network.embeddingDim + 1) * 4)
         }
-        guard batch.images == 0 else { return [shape(from: 0, batch.images)] }
+        guard batch.images == 0, !batch.isOfTriplets else {
+            return [shape(from: 0, batch.imagesPerSlot)]
+        }
         return try BatchPhase.all(of: batch).map {
             shape(from: $0.updatesBefore, $0.identities * $0.imagesPerIdentity)
         }
@@ -100,7 +102,8 @@ public final class DetailedLog {
     /// Writes the files whose last step is committed.
     ///
     /// - Parameter lastStep: the last committed step.
-    /// - Throws: `StorageError`, `HDF5Error`; the rows stay in the ledger.
+    /// - Throws: `StorageError`, `HDF5Error`; the rows of files that cannot be written stay in the ledger,
+    ///   the others are written all the same.
     public func writeFull(lastStep: Int) throws {
         guard isOn, steps(with: lastStep).upperBound == lastStep else { return }
         try writeAll { $0.upperBound <= lastStep }
@@ -116,7 +119,16 @@ public final class DetailedLog {
         for step in try ledger.reader.detailedSteps() where due.last?.contains(step) != true {
             due.append(steps(with: step))
         }
-        for steps in due where isDue(steps) { try write(steps) }
+        var failure: (any Error)?
+        for steps in due where isDue(steps) {
+            do {
+                try write(steps)
+            } catch {
+                if (error as? StorageError)?.code == .staleTerm { throw error }
+                failure = failure ?? error
+            }
+        }
+        if let failure { throw failure }
     }
 
     /// Writes one file from what is in it and what the ledger keeps for it.

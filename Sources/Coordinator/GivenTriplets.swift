@@ -2,6 +2,7 @@ internal import Basics
 internal import Datasets
 internal import Foundation
 internal import Settings
+internal import Storage
 
 /// The file of triplets that a run trains on, which it keeps a copy of.
 ///
@@ -77,6 +78,7 @@ struct GivenTriplets: Sendable {
     func write(to path: String) throws {
         do {
             try bytes.write(to: URL(fileURLWithPath: path), options: .atomic)
+            try SystemFiles().synchroniseFile(path)
         } catch {
             throw CoordinatorError(
                 .failed, "\(path) cannot be written: \(error.localizedDescription)")

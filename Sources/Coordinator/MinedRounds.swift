@@ -155,6 +155,7 @@ final class MinedRounds: SlotSampler {
                 "\(folder.minedTriplets)/\(name) cannot be written: \(String(cString: strerror(errno)))"
             )
         }
+        try SystemFiles().synchroniseDirectory(folder.minedTriplets)
         return name
     }
 

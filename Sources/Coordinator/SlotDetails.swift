@@ -39,17 +39,17 @@ public struct SlotDetails: Sendable {
         }
         let key = Key(worker: worker, slot: Int(piece.slot))
         let wanted = byteCount(of: key.slot, samples)
-        var bytes = piece.first == 0 ? Data() : arriving[key] ?? Data()
+        // Taken out, so that it grows in its place.
+        let before = arriving.removeValue(forKey: key)
+        var bytes = piece.first == 0 ? Data() : before ?? Data()
         guard bytes.count == Int(piece.first) * 4, !piece.values.isEmpty,
             piece.values.count.isMultiple(of: 4), bytes.count + piece.values.count <= wanted
         else {
-            arriving[key] = nil
             return "slot \(piece.slot): \(piece.values.count) bytes from number \(piece.first) on; "
                 + "\(wanted) bytes were expected, \(bytes.count) are there"
         }
         bytes += piece.values
-        arriving[key] = bytes.count == wanted ? nil : bytes
-        if bytes.count == wanted { whole[key] = bytes }
+        if bytes.count == wanted { whole[key] = bytes } else { arriving[key] = bytes }
         return nil
     }
 

@@ -77,7 +77,6 @@ extension Settings {
 
     /// Most images of a step.
     private func stepImagesMax() throws(SettingsError) -> Int {
-        try BatchPhase.all(of: batch).reduce(0) { max($0, $1.identities * $1.imagesPerIdentity) }
-            * batch.miniBatchesPerStep
+        try batch.imagesOfLargestSlot * batch.miniBatchesPerStep
     }
 }

@@ -65,6 +65,13 @@ extension Settings {
                 "mining.offline is \(name), but batch.triplets is 0, so that nothing of it is used; set "
                     + "how many triplets a slot has, such as batch.triplets=16")
         }
+        for (name, value) in [("anchors", mining.anchors), ("pool", mining.pool)]
+        where 0 < value && value < batch.triplets && (name == "anchors" || kind == .hardSimilarity)
+        {
+            throw refusal(
+                "mining.\(name) is \(value), but batch.triplets is \(batch.triplets), more than a round "
+                    + "would have; set mining.\(name) to at least that")
+        }
         guard mining.everySteps > 0 else {
             throw refusal(
                 "mining.offline is \(name), but mining.every_steps is 0; set how many steps train on "

@@ -11,9 +11,10 @@ extension TrainerShell {
     /// Numbers in a piece: 128 KiB of them, half of what a worker's message may be.
     private static let pieceCount = 32 << 10
 
-    /// A slot's embeddings, row by row, and then its rows' losses; nil where they are not written.
-    static func detail(of result: SlotResult, _ prepared: Prepared) -> Data? {
-        guard prepared.settings.logging.detailed else { return nil }
+    /// A slot's embeddings, row by row, and then its rows' losses.
+    ///
+    /// Kept whatever this run writes: the next coordinator may want it of the step in hand.
+    static func detail(of result: SlotResult, _ prepared: Prepared) -> Data {
         let rows = result.embeddings.count / prepared.settings.network.embeddingDim
         let losses =
             result.rowLosses.isEmpty ? Array(repeating: .nan, count: rows) : result.rowLosses
@@ -33,7 +34,7 @@ extension TrainerShell {
     }
 
     private func sendDetail(of done: WireSlotDone) {
-        guard let detail = details[Int(done.slot)] else { return }
+        guard wantsDetails, let detail = details[Int(done.slot)] else { return }
         for first in stride(from: 0, to: detail.count / 4, by: Self.pieceCount) {
             var piece = WireSlotDetail()
             piece.step = done.step

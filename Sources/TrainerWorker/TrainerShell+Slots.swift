@@ -96,7 +96,7 @@ extension TrainerShell {
     private static func computeSlot(
         _ done: WireSlotDone, labels: [Int], prepared: Prepared, state: TrainingState,
         into contribution: SlotContribution
-    ) throws -> (WireSlotDone, Data?) {
+    ) throws -> (WireSlotDone, Data) {
         let clock = ContinuousClock()
         let start = clock.now
         let pixels = try prepared.inputs.take(

@@ -35,11 +35,16 @@ extension TrainerShell {
         }
     }
 
+    /// The run's settings.
+    static func settings(of welcome: WireWelcome) throws -> Settings {
+        try Settings.resolve(
+            paramsJSON: Data(welcome.settings.utf8), paramsName: "the coordinator's settings")
+    }
+
     private static func prepare(
         _ welcome: WireWelcome, _ options: TrainerOptions
     ) throws -> Prepared {
-        var settings = try Settings.resolve(
-            paramsJSON: Data(welcome.settings.utf8), paramsName: "the coordinator's settings")
+        var settings = try Self.settings(of: welcome)
         if let root = options.dataRoot { settings.data.root = root }
         guard let root = settings.data.root else {
             throw TrainerError(.differs, "the run names no data; give it with --data-root CROPS")

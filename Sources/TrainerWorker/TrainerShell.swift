@@ -113,7 +113,7 @@ public final class TrainerShell {
         let done: WireSlotDone
         let contribution: SlotContribution
         /// What logging.detailed writes of it.
-        let detail: Data?
+        let detail: Data
         /// What it is when it is done, where somebody else computes it too.
         let seal: SlotSeal?
         /// Of which loss the gradient is, in a step that mines over all of its slots.
@@ -122,7 +122,7 @@ public final class TrainerShell {
         /// - Parameter sealer: nil where nobody else computes the slot.
         init(
             _ done: WireSlotDone, _ contribution: SlotContribution, _ sealer: SlotSealer?,
-            detail: Data?, loss: SharedStepLoss? = nil
+            detail: Data, loss: SharedStepLoss? = nil
         ) {
             let seal = sealer?.seal(contribution)
             var done = done
@@ -164,6 +164,8 @@ public final class TrainerShell {
     var mined = MinedStep()
     /// What logging.detailed writes of slots of the step in hand.
     var details: [Int: Data] = [:]
+    /// Whether this coordinator writes them: the setting may change with the coordinator.
+    var wantsDetails = false
     var incoming: IncomingState?
     var snapshots: SnapshotSender?
     var flip: BitFlip?
@@ -280,6 +282,7 @@ public final class TrainerShell {
         // A coordinator that was replaced may still speak.
         guard welcome.term >= self.welcome.term else { return }
         self.welcome = welcome
+        wantsDetails = (try? Self.settings(of: welcome))?.logging.detailed == true
         admitted.replace(with: welcome.admission.trainers)
         snapshots?.coordinator = welcome.dataAddress
     }

@@ -19,9 +19,7 @@ extension TrainingConfiguration {
             inputHeight: settings.input.height, inputWidth: settings.input.width,
             channels: settings.network.channels, batchNorm: settings.network.batchNorm,
             batchNormMomentum: settings.network.batchNormMomentum)
-        let imagesPerSlot = try BatchPhase.all(of: settings.batch).reduce(0) {
-            max($0, $1.identities * $1.imagesPerIdentity)
-        }
+        let imagesPerSlot = try settings.batch.imagesOfLargestSlot
         self.init(
             network: network, loss: settings.loss, classCount: classCount,
             optimizer: OptimizerConfiguration(settings.optimizer),

@@ -87,6 +87,29 @@ extension ClusterTests {
         #expect(try Self.ledgerDigest(run) == Self.ledgerDigest(whole))
     }
 
+    /// Trainers that outlive a coordinator do as the next one wants, with what they hold too.
+    @Test(.timeLimit(.minutes(4)))
+    func aCoordinatorThatBeginsToWriteGetsTheStepInHand() throws {
+        let run = LocalRun.folder("detailed-later")
+        let arguments = [
+            "coordinator", run, "--bind", "tcp://127.0.0.1:*", "--expect-trainers", "2",
+        ]
+        let first = try LineupProcess(arguments + LocalRun.settings(steps: 24))
+        let address = try LocalRun.address(of: first)
+        let trainers = try (0..<2).map { _ in
+            try LineupProcess(["trainer", "--coordinator", address, "--slots-at-once", "1"])
+        }
+        try LocalRun.wait(for: 9, in: run, of: first)
+        first.send(SIGKILL)
+        _ = try first.wait()
+        let second = try LineupProcess(arguments + ["--set", "logging.detailed=true"])
+        #expect(try second.wait() == 0, "\(second.errors)")
+        for trainer in trainers { #expect(try trainer.wait(seconds: 30) == 0, "\(trainer.errors)") }
+        #expect(try LocalRun.weights(run, step: 24) == Self.undisturbed.get().weights)
+        let steps = try Self.detailed(run).values.flatMap(\.steps)
+        #expect(steps == Array((steps.first ?? 0)...24) && steps.count <= 15)
+    }
+
     /// Only the coordinator dies: what trainers hold of the step in hand, they send again.
     @Test(.timeLimit(.minutes(4)))
     func aCoordinatorThatDiesGetsTheStepsInHandAgain() throws {

@@ -6,8 +6,15 @@ import Testing
 
 /// A small real data set, made once, and runs on it.
 enum LocalRun {
-    static let root = FileManager.default.temporaryDirectory.appendingPathComponent(
-        "lineup-cluster-tests-\(ProcessInfo.processInfo.processIdentifier)")
+    /// Gone with this process, unless LINEUP_KEEP_RUNS is set.
+    static let root: URL = {
+        let root = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "lineup-cluster-tests-\(ProcessInfo.processInfo.processIdentifier)")
+        if ProcessInfo.processInfo.environment["LINEUP_KEEP_RUNS"] == nil {
+            Janitor.atTheEnd("rm -rf '\(root.path)'")
+        }
+        return root
+    }()
 
     /// Photographs become snippets, snippets crops, crops sets.
     static let crops: Result<String, any Error> = Result {

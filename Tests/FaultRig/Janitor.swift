@@ -5,12 +5,12 @@ import Synchronization
 /// however it ended.
 ///
 /// A shell keeps the commands that it is told and carries them out when its standard input ends.
-enum Janitor {
+package enum Janitor {
     private static let input = Mutex<FileHandle?>(nil)
 
     /// Has a shell command carried out after this process's end; it must do no harm when there is
     /// nothing left to clean up.
-    static func atTheEnd(_ command: String) {
+    package static func atTheEnd(_ command: String) {
         input.withLock { input in
             if input == nil { input = start() }
             try? input?.write(contentsOf: Data((command + "\n").utf8))

@@ -205,6 +205,10 @@ import Testing
         let settings = try Settings.resolve(
             paramsJSON: nil, overrides: mined + ["mining.every_steps=2000", "mining.negatives=9"])
         #expect(settings.mining.negatives == 9)
+        // Fewer triplets than a slot shows.
+        #expect(
+            message("mining.every_steps=1000", "mining.anchors=3")
+                .contains("set mining.anchors to at least that"))
         // Random ones need no checkpoint.
         _ = try Settings.resolve(
             paramsJSON: nil,
@@ -364,6 +368,18 @@ import Testing
         let batch = ["batch.identities=18", "batch.images_per_identity=4"]
         let text = message(nil, overrides: batch + overrides)
         #expect(text.contains(expected), "\(text)")
+    }
+
+    /// A slot of 96 images, four of them a step.
+    @Test func aMemoryHoldsAStepOfGivenTriplets() throws {
+        let triplets = [
+            "batch.triplets=32", "data.triplets=t.csv", "batch.mini_batches_per_step=4",
+        ]
+        let text = message(nil, overrides: triplets + ["loss.memory=383"])
+        #expect(text.contains("384"), "\(text)")
+        let settings = try Settings.resolve(
+            paramsJSON: nil, overrides: triplets + ["loss.memory=384"])
+        #expect(try settings.batch.imagesOfLargestSlot == 96)
     }
 
     @Test func aMemoryIsOfAllLossesThatCompareImages() throws {
