@@ -211,7 +211,7 @@ extension CoordinatorStateMachine {
         guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
         guard !flight!.awaitsEmbeddingAudit(of: slot) else { return [] }
         let known = generation
-        let blame = blameWaverers(on: slot, now: now)
+        let blame = blameWaverers(on: slot, forward: true, now: now)
         guard wasEmbedding, phase == .stepping, generation == known else { return blame }
         return blame + embeddingsAgreed(slot, by: worker, now: now)
     }
@@ -250,15 +250,17 @@ extension CoordinatorStateMachine {
         guard flight!.agrees(on: slot) else { return compareClaims(of: slot, now: now) }
         guard !flight!.awaitsAudit(of: slot) else { return [] }
         let known = generation
-        let blame = blameWaverers(on: slot, now: now)
+        let blame = blameWaverers(on: slot, forward: false, now: now)
         guard phase == .stepping, generation == known else { return blame }
         return blame + slotAgreed(slot, by: worker, now: now)
     }
 
     /// Says who contradicts himself about a slot that was computed once more.
-    private mutating func blameWaverers(on slot: Int, now: Duration) -> [CoordinatorAction] {
+    private mutating func blameWaverers(
+        on slot: Int, forward: Bool, now: Duration
+    ) -> [CoordinatorAction] {
         let step = flight!.step
-        return flight!.waverers(on: slot).flatMap { id in
+        return flight!.waverers(on: slot, forward: forward).flatMap { id in
             suspect(
                 id,
                 why:

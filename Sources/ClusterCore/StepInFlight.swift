@@ -338,8 +338,10 @@ struct StepInFlight: Codable, Sendable {
     }
 
     /// Those who say something else of a slot than they first did, once all agree on it.
-    mutating func waverers(on slot: Int) -> [String] {
-        guard let first = retrials[slot]?.first, let forward = first.first?.done.forward else {
+    ///
+    /// - Parameter forward: whether it is its forward pass on which all agree.
+    mutating func waverers(on slot: Int, forward: Bool) -> [String] {
+        guard let first = retrials[slot]?.first, first.first?.done.forward == forward else {
             return []
         }
         let said = forward ? embeddings[slot] : claims[slot]
